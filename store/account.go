@@ -1,0 +1,261 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"time"
+)
+
+// Store opens accounts.
+type Store interface {
+	// Account returns the account as its owner sees it; ErrNotExist. It is
+	// cheap: servers call it at each login and delivery at each recipient.
+	Account(ctx context.Context, id string) (Account, error)
+}
+
+// Account is one account as one viewer sees it. Methods may be called from
+// many goroutines and nodes. Each write is one atomic step, durable when it
+// returned; on error nothing happened, except that after ErrUnavailable or a
+// done ctx the outcome may be unknown. Stores retry their own conflicts.
+// Reads see every write that returned before they began. ModSeqs come from
+// one counter per account and become visible in order.
+type Account interface {
+	// Mailboxes returns all, or those by ID, by name, or changed since a
+	// ModSeq (deleted ones with Gone). through is read before the rows: it
+	// is the next ChangedSince.
+	Mailboxes(ctx context.Context, q MailboxQuery) (boxes []Mailbox, through ModSeq, err error)
+	// CreateMailbox: ErrExist; names are opaque, unique UTF-8.
+	CreateMailbox(ctx context.Context, m NewMailbox) (Mailbox, error)
+	// UpdateMailboxes: all or none; names are unique after the whole.
+	UpdateMailboxes(ctx context.Context, u ...MailboxUpdate) error
+	// DeleteMailbox deletes it with its messages; the ID never returns.
+	DeleteMailbox(ctx context.Context, id MailboxID) error
+
+	// Messages yields in ascending UID. No snapshot: each message present
+	// throughout comes exactly once, in a state at or after the call.
+	// Nothing is held between pages: the loop may take minutes and may call
+	// any method. Summary and Body die with the loop body. An error is
+	// yielded once, as the last turn.
+	Messages(ctx context.Context, box MailboxID, q Query) iter.Seq2[Message, error]
+	// Changes returns the mailbox's ModSeq, read first, then the UIDs
+	// expunged or moved away after since. With Messages{ChangedSince: since}
+	// it is complete. ErrForgotten below Horizon.
+	Changes(ctx context.Context, box MailboxID, since ModSeq) (Changes, error)
+	// Open works by m.ID, also for the store's grace after an expunge
+	// (ErrNotExist then). ctx bounds the Blob's life.
+	Open(ctx context.Context, m Message) (Blob, error)
+
+	// Append adds messages; their UIDs ascend in the order of d.
+	Append(ctx context.Context, box MailboxID, d []Draft, o AppendOptions) (Appended, error)
+	// SetFlags: one ModSeq for all that change; no-ops keep theirs.
+	SetFlags(ctx context.Context, box MailboxID, uids UIDSet, op FlagOp) (FlagResult, error)
+	// Copy copies or moves; missing UIDs are left out; ID, ThreadID, flags
+	// and dates are kept.
+	Copy(ctx context.Context, from MailboxID, uids UIDSet, to MailboxID, o CopyOptions) (Copied, error)
+	// Expunge removes; OnlyDeleted is tested inside the write.
+	Expunge(ctx context.Context, box MailboxID, uids UIDSet, o ExpungeOptions) (Expunged, error)
+}
+
+// Errors of Store and Account. Test with errors.Is.
+var (
+	ErrNotExist    = errors.New("store: no such account, mailbox or message")
+	ErrExist       = errors.New("store: already exists")
+	ErrPermission  = errors.New("store: permission denied")
+	ErrQuota       = errors.New("store: over quota")
+	ErrLimit       = errors.New("store: limit reached") // keywords, mailboxes, name length
+	ErrTooBig      = errors.New("store: message too big")
+	ErrForgotten   = errors.New("store: history is forgotten") // list the mailbox anew
+	ErrUnavailable = errors.New("store: unavailable")          // the outcome may be unknown
+)
+
+// ModSeq is a point in an account's history (RFC 7162). 0 is before all.
+type ModSeq uint64
+
+// MailboxID identifies a mailbox for ever; at most 255 octets of RFC 8474's
+// ObjectID alphabet.
+type MailboxID string
+
+// Inbox is in every account, always exists, and cannot be deleted or renamed.
+const Inbox MailboxID = "INBOX"
+
+// Commit is a mailbox's ModSeq before and after a write; equal = nothing
+// changed.
+type Commit struct{ Prev, ModSeq ModSeq }
+
+// MailboxQuery selects mailboxes: the zero value all that exist, else the
+// union of IDs and Names, or those changed after ChangedSince.
+type MailboxQuery struct {
+	IDs          []MailboxID
+	Names        []string
+	ChangedSince ModSeq
+	Counts       bool // fill Mailbox.Counts
+}
+
+// Mailbox is one mailbox.
+type Mailbox struct {
+	ID          MailboxID
+	Name        string
+	UIDValidity uint32
+	UIDNext     UID
+	// ModSeq is HIGHESTMODSEQ; metadata, renames and rights raise it too.
+	ModSeq ModSeq
+	// Horizon is the least ModSeq that Changes can start from.
+	Horizon    ModSeq
+	Recent     UID      // first UID that no session has claimed as \Recent; 0 when the store does not track it
+	SpecialUse []string // \Sent, \Drafts, … (RFC 6154)
+	Rights     Rights
+	Counts     Counts
+	Gone       bool // deleted; only ID and ModSeq are set
+}
+
+// Rights are RFC 4314's rights of the viewer as letters, "" = all of them.
+type Rights string
+
+// Counts are exact.
+type Counts struct {
+	Messages, Unseen, Deleted int
+	Size, DeletedSize         int64 // octets
+}
+
+// NewMailbox is what CreateMailbox creates.
+type NewMailbox struct {
+	Name       string
+	SpecialUse []string
+}
+
+// MailboxUpdate changes one mailbox; nil fields stay.
+type MailboxUpdate struct {
+	ID         MailboxID
+	Name       *string
+	SpecialUse *[]string
+}
+
+// Query selects messages and what to load of them. UID, ModSeq, Flags, Size
+// and ID are always there.
+type Query struct {
+	UIDs         UIDSet // nil = all
+	ChangedSince ModSeq // only those with a greater ModSeq; 0 = all
+	Fields       Fields
+}
+
+// Fields says what Messages loads beyond the minimum.
+type Fields uint8
+
+// The fields.
+const (
+	WithDates   Fields = 1 << iota // InternalDate, SaveDate
+	WithIDs                        // ThreadID
+	WithSummary                    // Summary
+	WithBody                       // Body, where it is small enough to ride along
+)
+
+// Body is the bytes of a message.
+type Body interface {
+	io.ReaderAt
+	Size() int64
+}
+
+// Blob is an opened body.
+type Blob interface {
+	Body
+	io.Closer
+}
+
+// Message is one message of a mailbox.
+type Message struct {
+	UID                    UID
+	ModSeq                 ModSeq
+	Flags                  Flags
+	Size                   int64 // octets
+	InternalDate, SaveDate time.Time
+	ID, ThreadID           string // RFC 8474; ThreadID "" = NIL
+	Summary                []byte // opaque to the store; nil = none
+	Body                   Body   // nil unless asked for and at hand
+}
+
+// Changes is what left a mailbox.
+type Changes struct {
+	ModSeq   ModSeq // the mailbox's, read before the rest
+	UIDNext  UID
+	Expunged UIDSet
+}
+
+// Draft is a message to be appended.
+type Draft struct {
+	// Head goes before Body: Open and WithBody give both as one, Size and
+	// Summary cover both.
+	Head []byte
+	// Body that is a Blob or Staged of this Store is linked, with its ID
+	// and ThreadID; anything else is copied. It is the caller's again when
+	// Append returns.
+	Body         Body
+	Flags        Flags
+	InternalDate time.Time // zero = now
+	Summary      []byte
+	MessageID    string   // for threads
+	References   []string // for threads
+}
+
+// AppendOptions: Replace removes a message in the same step (RFC 8508). When
+// it is gone: ErrNotExist, and nothing is appended; quota is net.
+type AppendOptions struct {
+	Replace struct {
+		Box MailboxID
+		UID UID
+	}
+}
+
+// Appended is the result of Append; Messages are in the order of the drafts.
+type Appended struct {
+	Commit
+	UIDValidity uint32
+	Messages    []Message
+	Replaced    Commit
+}
+
+// FlagMode says how a FlagOp changes flags.
+type FlagMode uint8
+
+// The modes.
+const (
+	AddFlags FlagMode = iota
+	RemoveFlags
+	ReplaceFlags
+)
+
+// FlagOp is a change of flags. UnchangedSince 0 = any, else those changed
+// after it go to Modified; UnchangedSince is applied as RFC 7162 says, and
+// IfAbsent sends those that carry a flag of Flags to Modified.
+type FlagOp struct {
+	Mode           FlagMode
+	Flags          Flags
+	UnchangedSince ModSeq
+	IfAbsent       bool
+}
+
+// FlagResult: UIDs that really changed, and those refused by a condition.
+type FlagResult struct {
+	Commit
+	Changed, Modified UIDSet
+}
+
+// CopyOptions: Move removes the source in the same step.
+type CopyOptions struct{ Move bool }
+
+// Copied is index-aligned: the n-th UID of Source became the n-th of Dest.
+type Copied struct {
+	From, To     Commit
+	UIDValidity  uint32 // of the destination
+	Source, Dest UIDSet
+}
+
+// ExpungeOptions: OnlyDeleted leaves messages without \Deleted.
+type ExpungeOptions struct{ OnlyDeleted bool }
+
+// Expunged says what was removed.
+type Expunged struct {
+	Commit
+	UIDs UIDSet
+}
