@@ -1,0 +1,10 @@
+// Package interop proves examples/mailserver with programs that nobody here
+// wrote: swaks, curl, msmtp, mpop, fetchmail, getmail, mbsync, offlineimap,
+// neomutt, nodemailer, imapflow, OpenDKIM, python3-dkim and python3-spf. It is
+// a module of its own, so that nothing of it reaches an importer.
+//
+//	cd internal/interop && (cd node && npm ci) && go test ./...
+//
+// A program that is not installed is a skipped test, and a failed one when
+// POSTRIDER_REQUIRE is set.
+package interop
