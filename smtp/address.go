@@ -3,6 +3,7 @@ package smtp
 import (
 	"errors"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -32,6 +33,17 @@ func (a Address) ASCII() bool {
 	return true
 }
 
+// Valid reports whether a is an address that may stand in a command: one that
+// ParsePath could have returned. Check it when the fields were filled in from
+// elsewhere: a line end in them would end the command.
+func (a Address) Valid() bool {
+	if a.IsZero() {
+		return true
+	}
+	b, rest, err := ParsePath(a.Path())
+	return err == nil && rest == "" && a == b
+}
+
 // String returns local@domain with the local part quoted where RFC 5321
 // needs it, and "" for the zero Address.
 func (a Address) String() string {
@@ -51,7 +63,9 @@ func (a Address) String() string {
 // Path returns the address between angle brackets, "<>" for the zero Address.
 func (a Address) Path() string { return "<" + a.String() + ">" }
 
-var errAddress = errors.New("smtp: malformed address")
+// ErrAddress is what ParseAddress, ParsePath and ParseDomain return for text
+// that is no address.
+var ErrAddress = errors.New("smtp: malformed address")
 
 // ParseAddress parses local@domain, with or without angle brackets. The
 // domain may be a U-label (it becomes an A-label) or an address literal.
@@ -69,9 +83,36 @@ func ParseAddress(s string) (Address, error) {
 		return Address{}, err
 	}
 	if rest != "" {
-		return Address{}, errAddress
+		return Address{}, ErrAddress
 	}
 	return a, nil
+}
+
+// ParsePath reads a reverse-path or forward-path with its angle brackets
+// from the beginning of s and returns what follows it, for the parameters of
+// MAIL and RCPT (RFC 5321 §4.1.2). "<>" gives the zero Address. A source
+// route is read and ignored, as RFC 5321 §4.1.1.3 says.
+func ParsePath(s string) (a Address, rest string, err error) {
+	if !strings.HasPrefix(s, "<") {
+		return a, s, ErrAddress
+	}
+	in := s[1:]
+	if strings.HasPrefix(in, ">") {
+		return a, in[1:], nil
+	}
+	if strings.HasPrefix(in, "@") {
+		if in, err = skipRoute(in); err != nil {
+			return a, s, err
+		}
+	}
+	a, rest, err = parseMailbox(in)
+	if err != nil {
+		return a, s, err
+	}
+	if !strings.HasPrefix(rest, ">") {
+		return Address{}, s, ErrAddress
+	}
+	return a, rest[1:], nil
 }
 
 // ParseDomain returns the A-label form of a domain in lower case without a
@@ -81,19 +122,20 @@ func ParseDomain(s string) (string, error) {
 		return parseLiteral(s)
 	}
 	s = strings.TrimSuffix(s, ".")
-	if s == "" || len(s) > 1024 {
-		return "", errAddress
+	if s == "" || len(s) > 1024 || !utf8.ValidString(s) {
+		return "", ErrAddress
+	}
+	if isPlainDomain(s) {
+		return s, nil
 	}
 	a, err := idna.Lookup.ToASCII(s)
 	if err != nil {
 		// The Lookup profile refuses the underscore that real hosts use.
-		if !isLDH(s) {
-			return "", errAddress
-		}
 		a = strings.ToLower(s)
 	}
-	if len(a) > 255 {
-		return "", errAddress
+	// What the profile lets through need not be a host's name: empty labels.
+	if len(a) > 255 || !isLDH(a) {
+		return "", ErrAddress
 	}
 	return a, nil
 }

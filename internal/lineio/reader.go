@@ -23,8 +23,7 @@ var (
 // Reader reads CRLF lines from a connection.
 type Reader struct {
 	*bufio.Reader
-	// skipLimit bounds what is thrown away of one overlong line.
-	buf []byte
+	buf []byte // a line longer than the buffer
 }
 
 // SkipLimit is how much of an overlong line is read away before the reader

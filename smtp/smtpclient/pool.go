@@ -1,0 +1,402 @@
+package smtpclient
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/postrider/postrider/smtp"
+)
+
+// Pool keeps connections and sends messages on them. The zero Pool is ready.
+// Its fields are read-only once it is in use, and it may be used from many
+// goroutines. 0 = the default named, negative = no limit.
+//
+// A connection is used again for the same address, source, protocol and
+// login, when what it has proven is enough; it is not kept apart by what it
+// was opened for.
+type Pool struct {
+	// Dialer opens the connections.
+	Dialer Dialer
+	// MaxConns bounds the connections to all hosts, idle ones too; 1000.
+	MaxConns int
+	// MaxGroup bounds the connections of one Target.Group, idle ones too; 20.
+	MaxGroup int
+	// MaxIdle is how long a connection may wait for its next message; 30 s.
+	// Negative = connections are not kept.
+	MaxIdle time.Duration
+	// MaxMessages is how many messages one connection carries; 100.
+	MaxMessages int
+	// MaxAge is how long after its opening a connection takes messages; 5 min.
+	MaxAge time.Duration
+
+	mu      sync.Mutex
+	wg      sync.WaitGroup // Sends, and goodbyes
+	closed  bool
+	total   int
+	groups  map[string]*group
+	active  map[*pooled]struct{}
+	dialing map[*context.CancelFunc]struct{}
+	waiters []*waiter // first come, first served
+}
+
+// group is the connections that share a limit.
+type group struct {
+	n    int       // idle, in use and being opened
+	idle []*pooled // the longest idle first
+}
+
+type pooled struct {
+	*Conn
+	key    Target // of the target it was opened for, what matters for reuse
+	name   string // Target.Group
+	opened time.Time
+	count  int
+	timer  *time.Timer
+}
+
+type waiter struct {
+	t  Target
+	ch chan grant // buffered; the pool sends one
+}
+
+// grant is a connection, or a place to open one, or neither: closed.
+type grant struct {
+	c    *pooled
+	slot bool
+}
+
+// reuseKey is the part of t that must be equal for reuse.
+func reuseKey(t Target) Target {
+	return Target{Addr: t.Addr, Source: t.Source, ImplicitTLS: t.ImplicitTLS, LMTP: t.LMTP, Auth: t.Auth}
+}
+
+func (p *pooled) serves(t Target) bool {
+	return p.key == reuseKey(t) && p.name == t.group() && p.proven.enough(t.need()) &&
+		(t.need() != Verified || p.hop.Name == t.name())
+}
+
+// Send transfers one message on a connection to t, an idle one if there is
+// one, and returns a result for each recipient of env, in order. While the
+// limits are reached it waits, until ctx is done.
+//
+// ctx may end it up to the last octet before the final dot, as in [Conn.Send].
+// An idle connection that turns out to be dead, before anything was said to
+// MAIL, is replaced without a trace.
+func (p *Pool) Send(ctx context.Context, t Target, env *smtp.Envelope, body Body) []smtp.Result {
+	if len(env.To) == 0 {
+		return nil
+	}
+	c, err := p.take(ctx, t)
+	if err != nil {
+		return unsent(len(env.To), nil, err)
+	}
+	defer p.wg.Done()
+	reused := c != nil
+	for {
+		if c == nil {
+			var hop *smtp.Hop
+			if c, hop, err = p.open(ctx, t); err != nil {
+				return unsent(len(env.To), hop, err)
+			}
+		}
+		results := c.Send(ctx, env, body)
+		if reused && c.err != nil && !c.progress && ctx.Err() == nil && p.drop(c) {
+			c, reused = nil, false // its place is kept
+			continue
+		}
+		p.put(c)
+		return results
+	}
+}
+
+// Idle returns the targets of the idle connections of a group, the one used
+// last first. It is a hint: another Send may take them at once.
+func (p *Pool) Idle(groupName string) []Target {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g := p.groups[groupName]
+	if g == nil || len(g.idle) == 0 {
+		return nil
+	}
+	list := make([]Target, 0, len(g.idle))
+	for i := len(g.idle) - 1; i >= 0; i-- {
+		list = append(list, g.idle[i].target)
+	}
+	return list
+}
+
+// Shutdown refuses new messages, says goodbye on idle connections, and waits
+// for the messages under way, an unanswered dot too. When ctx is done first it
+// returns its error and leaves the rest running; Close cuts them.
+func (p *Pool) Shutdown(ctx context.Context) error {
+	p.stop(false)
+	done := make(chan struct{})
+	go func() { p.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close cuts every connection and returns when all calls of Send have. A
+// message whose dot is not answered is Unsure then. It may be called more
+// than once.
+func (p *Pool) Close() error {
+	p.stop(true)
+	p.wg.Wait()
+	return nil
+}
+
+func (p *Pool) stop(cut bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, w := range p.waiters {
+		w.ch <- grant{}
+	}
+	p.waiters = nil
+	for _, g := range p.groups {
+		for len(g.idle) > 0 {
+			p.evict(g, 0, cut)
+		}
+	}
+	if cut {
+		for c := range p.active {
+			c.cut()
+		}
+		for cancel := range p.dialing {
+			(*cancel)()
+		}
+	}
+}
+
+// take returns an idle connection, or nil for the right to open one. Without
+// an error, wg counts the caller.
+func (p *Pool) take(ctx context.Context, t Target) (*pooled, error) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, lost(context.Background(), ErrClosed)
+	}
+	p.wg.Add(1)
+	if c, ok := p.acquire(t); ok {
+		p.mu.Unlock()
+		return c, nil
+	}
+	w := &waiter{t: t, ch: make(chan grant, 1)}
+	p.waiters = append(p.waiters, w)
+	p.mu.Unlock()
+
+	var g grant
+	var err error
+	select {
+	case g = <-w.ch:
+	case <-ctx.Done():
+		p.mu.Lock()
+		for i, other := range p.waiters {
+			if other == w {
+				p.waiters = append(p.waiters[:i], p.waiters[i+1:]...)
+				break
+			}
+		}
+		p.mu.Unlock()
+		select {
+		case g = <-w.ch: // granted meanwhile: Send will see to ctx
+		default:
+			e := lost(ctx, ctx.Err())
+			e.Scope = smtp.ScopeRecipient // the host is not to blame for our limits
+			err = e
+		}
+	}
+	if err == nil && g.c == nil && !g.slot {
+		err = lost(context.Background(), ErrClosed)
+	}
+	if err != nil {
+		p.wg.Done()
+		return nil, err
+	}
+	return g.c, nil
+}
+
+// acquire finds a connection or a place for t; p.mu is held.
+func (p *Pool) acquire(t Target) (*pooled, bool) {
+	name := t.group()
+	g := p.groups[name]
+	if g != nil {
+		for i := len(g.idle) - 1; i >= 0; i-- {
+			if c := g.idle[i]; c.serves(t) && c.timer.Stop() {
+				g.idle = append(g.idle[:i], g.idle[i+1:]...)
+				p.activate(c)
+				return c, true
+			}
+		}
+		if lim := limit(p.MaxGroup, 20); lim > 0 && g.n >= lim && !p.evict(g, 0, false) {
+			return nil, false
+		}
+	}
+	if lim := limit(p.MaxConns, 1000); lim > 0 && p.total >= lim && !p.evictAny() {
+		return nil, false
+	}
+	if g = p.groups[name]; g == nil {
+		g = &group{}
+		if p.groups == nil {
+			p.groups = map[string]*group{}
+		}
+		p.groups[name] = g
+	}
+	g.n++
+	p.total++
+	return nil, true
+}
+
+func limit(n, def int) int {
+	if n == 0 {
+		return def
+	}
+	return n
+}
+
+func (p *Pool) activate(c *pooled) {
+	if p.active == nil {
+		p.active = map[*pooled]struct{}{}
+	}
+	p.active[c] = struct{}{}
+}
+
+// evict says goodbye on g's i-th idle connection; p.mu is held.
+func (p *Pool) evict(g *group, i int, cut bool) bool {
+	if i >= len(g.idle) {
+		return false
+	}
+	c := g.idle[i]
+	g.idle = append(g.idle[:i], g.idle[i+1:]...)
+	c.timer.Stop()
+	p.free(c.name)
+	if cut {
+		c.cut()
+		return true
+	}
+	p.wg.Go(func() { c.Close() })
+	return true
+}
+
+func (p *Pool) evictAny() bool {
+	for _, g := range p.groups {
+		if p.evict(g, 0, false) {
+			return true
+		}
+	}
+	return false
+}
+
+// free gives a place back; p.mu is held.
+func (p *Pool) free(name string) {
+	g := p.groups[name]
+	p.total--
+	if g.n--; g.n == 0 {
+		delete(p.groups, name)
+	}
+}
+
+// serveWaiters grants what can be granted; p.mu is held.
+func (p *Pool) serveWaiters() {
+	kept := p.waiters[:0]
+	for _, w := range p.waiters {
+		if c, ok := p.acquire(w.t); ok {
+			w.ch <- grant{c, true}
+		} else {
+			kept = append(kept, w)
+		}
+	}
+	clear(p.waiters[len(kept):])
+	p.waiters = kept
+}
+
+// open dials for a place that acquire gave, and gives it back on failure.
+func (p *Pool) open(ctx context.Context, t Target) (*pooled, *smtp.Hop, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.mu.Lock()
+	if p.dialing == nil {
+		p.dialing = map[*context.CancelFunc]struct{}{}
+	}
+	p.dialing[&cancel] = struct{}{}
+	if p.closed {
+		cancel()
+	}
+	p.mu.Unlock()
+	conn, hop, err := p.Dialer.dial(ctx, t)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.dialing, &cancel)
+	if err != nil {
+		p.free(t.group())
+		p.serveWaiters()
+		return nil, hop, err
+	}
+	c := &pooled{Conn: conn, key: reuseKey(t), name: t.group(), opened: time.Now()}
+	p.activate(c)
+	return c, hop, nil
+}
+
+// drop ends a dead connection and keeps its place for another.
+func (p *Pool) drop(c *pooled) bool {
+	c.cut()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	delete(p.active, c)
+	return true
+}
+
+// put takes a connection back after a message.
+func (p *Pool) put(c *pooled) {
+	c.count++
+	maxIdle := orDefault(p.MaxIdle, 30*time.Second)
+	maxAge := orDefault(p.MaxAge, 5*time.Minute)
+	maxMessages := limit(p.MaxMessages, 100)
+	p.mu.Lock()
+	delete(p.active, c)
+	keep := c.err == nil && !p.closed && maxIdle > 0 &&
+		(maxAge < 0 || time.Since(c.opened) < maxAge) &&
+		(maxMessages < 0 || c.count < maxMessages)
+	if keep {
+		g := p.groups[c.name]
+		g.idle = append(g.idle, c)
+		c.timer = time.AfterFunc(maxIdle, func() { p.expire(c) })
+	} else {
+		p.free(c.name)
+	}
+	p.serveWaiters()
+	p.mu.Unlock()
+	if !keep {
+		c.Close()
+	}
+}
+
+// expire says goodbye on a connection that was idle for too long.
+func (p *Pool) expire(c *pooled) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	g := p.groups[c.name]
+	if g == nil {
+		p.mu.Unlock()
+		return
+	}
+	for i := range g.idle {
+		if g.idle[i] == c {
+			p.evict(g, i, false)
+			p.serveWaiters()
+			break
+		}
+	}
+	p.mu.Unlock()
+}

@@ -1,0 +1,159 @@
+package smtpserver_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/postrider/postrider/auth/login"
+	"github.com/postrider/postrider/smtp"
+	"github.com/postrider/postrider/smtp/smtpserver"
+)
+
+// strict is a session that fails when the server breaks Session's contract.
+type strict struct {
+	fail            func(format string, args ...any)
+	open, closed    bool
+	rcpts, messages int
+	early           bool
+}
+
+func (s *strict) check(what string, open bool) {
+	if s.closed {
+		s.fail("%s after Close", what)
+	}
+	if s.open != open {
+		s.fail("%s with transaction open: %v", what, s.open)
+	}
+}
+
+func (s *strict) Mail(ctx context.Context, from smtp.Address, o smtp.MailOptions) error {
+	s.check("Mail", false)
+	if !from.Valid() {
+		s.fail("Mail from %+v", from)
+	}
+	if from.Local == "no" {
+		return errors.New("no")
+	}
+	s.open, s.rcpts = true, 0
+	return nil
+}
+
+func (s *strict) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions) error {
+	s.check("Rcpt", true)
+	if !to.Valid() || to.IsZero() {
+		s.fail("Rcpt to %+v", to)
+	}
+	if to.Local == "no" {
+		return errors.New("no")
+	}
+	s.rcpts++
+	return nil
+}
+
+func (s *strict) Data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
+	s.check("Data", true)
+	if s.rcpts == 0 {
+		s.fail("Data without recipients")
+	}
+	if s.early {
+		return smtp.Reply{}, errors.New("no")
+	}
+	b, err := io.ReadAll(r)
+	if err == nil {
+		s.messages++
+		if len(b) > 0 && !bytes.HasSuffix(b, []byte("\r\n")) {
+			s.fail("message %q ends within a line", b)
+		}
+		if rest := bytes.ReplaceAll(b, []byte("\r\n"), nil); bytes.ContainsAny(rest, "\r\n\x00") {
+			s.fail("message %q", b)
+		}
+	}
+	return smtp.Reply{}, err
+}
+
+func (s *strict) Reset() { s.check("Reset", true); s.open = false }
+
+func (s *strict) Close() error {
+	if s.closed {
+		s.fail("Close twice")
+	}
+	s.closed = true
+	return nil
+}
+
+// FuzzSession feeds octets to a whole server. The session's contract holds,
+// every reply is well formed, and the server ends when the peer does.
+func FuzzSession(f *testing.F) {
+	for _, s := range []string{
+		"", "QUIT\r\n", "EHLO x\r\nQUIT\r\n", "HELO x\r\nMAIL FROM:<>\r\nRSET\r\n", "EHLO \r\n\n\x00\r\r\n",
+		"EHLO x\r\nMAIL FROM:<a@b.test> SIZE=1 BODY=8BITMIME RET=FULL ENVID=x\r\nRCPT TO:<c@d.test> NOTIFY=DELAY ORCPT=rfc822;x\r\nDATA\r\nhi\r\n.\r\nQUIT\r\n",
+		"EHLO x\r\nMAIL FROM:<no@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\nNOOP\r\n",
+		"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<no@d.test>\r\nDATA\r\nRCPT TO:<\"a b\"@[IPv6:::1]>\r\nDATA\r\n..\r\n.\n.\r\nNOOP\r\n",
+		"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<@x,@y:c@d.test>\r\nDATA\r\na\n.\nb\r\n.\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<Postmaster>\r\nDATA\r\nhalf",
+		"EHLO x\r\nAUTH PLAIN\r\n*\r\nAUTH PLAIN =\r\nAUTH PLAIN AGEAYg==\r\nAUTH PLAIN AGFsaWNlAHNlY3JldA==\r\nMAIL FROM:<a@b.test> AUTH=<>\r\n",
+		"EHLO x\r\nSTARTTLS\r\nMAIL FROM:<a@b.test>\r\n", "EHLO x\r\nSTARTTLS\r\n\x16\x03\x01\x00\x05hello",
+		"EHLO x\r\nMAIL FROM:<\xc3\xbc@b.test> SMTPUTF8\r\nRCPT TO:<\xc3\xbc@\xc3\xbc.test>\r\nVRFY x\r\nEXPN x\r\nHELP\r\nDATA\r\n.\r\n",
+		"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.test>\r\nRCPT TO:<c@b.test>\r\nDATA\r\n.\r\n",
+		strings.Repeat("x", 5000) + "\r\nEHLO x\r\nDATA\r\n",
+	} {
+		for mode := range byte(4) {
+			f.Add([]byte(s), mode)
+		}
+	}
+	tlsConfig := testTLS()
+	f.Fuzz(func(t *testing.T, in []byte, mode byte) {
+		st := &strict{fail: t.Errorf, early: mode&2 != 0}
+		s := &smtpserver.Server{
+			Hostname: "mx.test", Log: quiet(), LMTP: mode&1 != 0, TLS: tlsConfig,
+			Auth: &authenticator{mechs: []string{"PLAIN", "SCRAM-TEST"}}, InsecureAuth: true, AuthDelay: -1,
+			MaxMessageBytes: 1000, MaxTextLine: 100,
+			Backend: smtpserver.BackendFunc(func(context.Context, *smtpserver.Conn) (smtpserver.Session, error) { return st, nil }),
+		}
+		ours, theirs := net.Pipe()
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			checkReplies(t, ours)
+		}()
+		s.ServeConn(&eofConn{Conn: theirs, r: bytes.NewReader(in)})
+		ours.Close()
+		<-read
+		if !st.closed {
+			t.Error("session not closed")
+		}
+	})
+}
+
+// eofConn reads from r, then the end.
+type eofConn struct {
+	net.Conn
+	r io.Reader
+}
+
+func (c *eofConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// checkReplies reads to the end and fails at what is no reply.
+func checkReplies(t *testing.T, r io.Reader) {
+	br := bufio.NewReader(r)
+	for n := 0; ; n++ {
+		line, err := br.ReadString('\n')
+		if err != nil {
+			return
+		}
+		if line[0] == 0x15 || line[0] == 0x16 {
+			io.Copy(io.Discard, br) // TLS
+			return
+		}
+		if len(line) < 6 || len(line) > 512 || !strings.HasSuffix(line, "\r\n") || line[3] != ' ' && line[3] != '-' || line[0] < '2' || line[0] > '5' {
+			t.Errorf("reply line %d: %q", n, line)
+		}
+	}
+}
+
+var _ login.Authenticator = (*authenticator)(nil)

@@ -1,0 +1,221 @@
+package smtpserver
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postrider/postrider/smtp"
+)
+
+// mail does MAIL (RFC 5321 §4.1.1.2).
+func (c *Conn) mail(arg []byte) {
+	if c.srv.RequireAuth && !c.loggedIn {
+		c.bad(530, "5.7.0", "Authentication required")
+		return
+	}
+	path, ok := cutKeyword(arg, "FROM:")
+	if !ok {
+		c.bad(501, "5.5.4", "Syntax: MAIL FROM:<address> [parameters]")
+		return
+	}
+	from, rest, err := smtp.ParsePath(path)
+	// The bare <Postmaster> is for RCPT only (RFC 5321 §4.1.1.3).
+	if err != nil || from.Domain == "" && !from.IsZero() || rest != "" && rest[0] != ' ' {
+		c.bad(501, "5.1.7", "Malformed sender address")
+		return
+	}
+	o, e := c.mailOptions(rest)
+	if e == nil && !o.UTF8 && !isASCII(path[:len(path)-len(rest)]) {
+		e = &smtp.Error{Code: 553, Enhanced: smtp.EnhancedCode{5, 6, 7}, Text: "Address needs SMTPUTF8"}
+	}
+	if e != nil {
+		c.errors++
+		c.write(e.Reply())
+		return
+	}
+	if c.lim.messageBytes > 0 && o.Size > c.lim.messageBytes {
+		c.write(errTooBig.Reply())
+		return
+	}
+	if err := c.session.Mail(c.ctx, from, o); err != nil {
+		c.write(c.replyFor(err))
+		return
+	}
+	c.tx = transaction{open: true, from: from, utf8: o.UTF8, began: time.Now()}
+	c.state = stateMail
+	c.reply(250, "2.1.0", "Sender OK")
+}
+
+// rcpt does RCPT (RFC 5321 §4.1.1.3).
+func (c *Conn) rcpt(arg []byte) {
+	path, ok := cutKeyword(arg, "TO:")
+	if !ok {
+		c.bad(501, "5.5.4", "Syntax: RCPT TO:<address> [parameters]")
+		return
+	}
+	to, rest, err := smtp.ParsePath(path)
+	if err != nil || to.IsZero() || rest != "" && rest[0] != ' ' {
+		c.bad(501, "5.1.3", "Malformed recipient address")
+		return
+	}
+	o, e := c.rcptOptions(rest)
+	if e == nil && !c.tx.utf8 && !isASCII(path[:len(path)-len(rest)]) {
+		e = &smtp.Error{Code: 553, Enhanced: smtp.EnhancedCode{5, 6, 7}, Text: "Address needs SMTPUTF8"}
+	}
+	if e != nil {
+		c.errors++
+		c.write(e.Reply())
+		return
+	}
+	if c.lim.recipients > 0 && c.tx.rcpts >= c.lim.recipients {
+		c.reply(452, "4.5.3", "Too many recipients")
+		return
+	}
+	if err := c.session.Rcpt(c.ctx, to, o); err != nil {
+		c.write(c.replyFor(err))
+		return
+	}
+	c.commands-- // an accepted recipient is work, not noise
+	c.tx.rcpts++
+	c.state = stateRcpt
+	c.reply(250, "2.1.5", "Recipient OK")
+}
+
+// cutKeyword removes "FROM:" or "TO:". A space behind the colon is against
+// the grammar, but a good many devices send it and nothing hangs on it.
+func cutKeyword(arg []byte, keyword string) (string, bool) {
+	if len(arg) < len(keyword) || !strings.EqualFold(string(arg[:len(keyword)]), keyword) {
+		return "", false
+	}
+	return strings.TrimLeft(string(arg[len(keyword):]), " "), true
+}
+
+func isASCII(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+func unknownParameter() *smtp.Error {
+	return &smtp.Error{Code: 555, Enhanced: smtp.EnhancedCode{5, 5, 4}, Text: "Parameter not recognized"}
+}
+
+func badParameter(keyword string) *smtp.Error {
+	return &smtp.Error{Code: 501, Enhanced: smtp.EnhancedCode{5, 5, 4}, Text: "Malformed parameter " + keyword}
+}
+
+// nextParameter reads one esmtp-param of RFC 5321 §4.1.2. The keyword comes
+// back in upper case; hasValue tells KEY= from KEY.
+func nextParameter(s string) (keyword, value string, hasValue bool, rest string) {
+	s = strings.TrimLeft(s, " ")
+	s, rest, _ = strings.Cut(s, " ")
+	keyword, value, hasValue = strings.Cut(s, "=")
+	return strings.ToUpper(keyword), value, hasValue, rest
+}
+
+// mailOptions reads the parameters of MAIL: those of the extensions that
+// were announced, each at most once.
+func (c *Conn) mailOptions(s string) (o smtp.MailOptions, e *smtp.Error) {
+	var seenSize, seenAuth bool
+	for s = strings.TrimLeft(s, " "); s != ""; s = strings.TrimLeft(s, " ") {
+		var key, val string
+		var has bool
+		key, val, has, s = nextParameter(s)
+		ok := has && val != ""
+		switch {
+		case key == "SIZE" && c.ext.size:
+			n, err := strconv.ParseUint(val, 10, 63)
+			ok = ok && !seenSize && err == nil && len(val) <= 20 && val[0] != '+'
+			o.Size, seenSize = int64(n), true
+		case key == "BODY" && c.ext.eightBit:
+			b := smtp.BodyType(strings.ToUpper(val))
+			ok = o.Body == "" && (b == smtp.Body7Bit || b == smtp.Body8Bit)
+			o.Body = b
+		case key == "SMTPUTF8" && c.ext.utf8:
+			ok = !has && !o.UTF8
+			o.UTF8 = true
+		case key == "RET" && c.ext.dsn:
+			r := smtp.DSNReturn(strings.ToUpper(val))
+			ok = o.Return == "" && (r == smtp.ReturnFull || r == smtp.ReturnHeaders)
+			o.Return = r
+		case key == "ENVID" && c.ext.dsn:
+			id, err := smtp.DecodeXText(val)
+			ok = ok && o.EnvelopeID == "" && err == nil && len(val) <= 100 && printableText(id)
+			o.EnvelopeID = id
+		case key == "AUTH" && c.srv.Auth != nil && c.extended:
+			who, err := smtp.DecodeXText(val)
+			ok = ok && !seenAuth && err == nil && printableText(who)
+			// Who is not logged in is not trusted (RFC 4954 §5).
+			if !c.loggedIn {
+				who = "<>"
+			}
+			o.Auth, seenAuth = who, true
+		default:
+			return o, unknownParameter()
+		}
+		if !ok {
+			return o, badParameter(key)
+		}
+	}
+	return o, nil
+}
+
+// rcptOptions reads the parameters of RCPT (RFC 3461 §4.1, §4.2).
+func (c *Conn) rcptOptions(s string) (o smtp.RcptOptions, e *smtp.Error) {
+	for s = strings.TrimLeft(s, " "); s != ""; s = strings.TrimLeft(s, " ") {
+		var key, val string
+		var has bool
+		key, val, has, s = nextParameter(s)
+		ok := has && val != ""
+		switch {
+		case key == "NOTIFY" && c.ext.dsn:
+			n, valid := parseNotify(val)
+			ok = ok && o.Notify == 0 && valid
+			o.Notify = n
+		case key == "ORCPT" && c.ext.dsn:
+			typ, addr, err := smtp.ParseOriginalRecipient(val)
+			ok = ok && o.Original == "" && err == nil && len(val) <= 500 && (c.tx.utf8 || isASCII(val))
+			o.OriginalType, o.Original = typ, addr
+		default:
+			return o, unknownParameter()
+		}
+		if !ok {
+			return o, badParameter(key)
+		}
+	}
+	return o, nil
+}
+
+// parseNotify reads NEVER, or a list of the others.
+func parseNotify(s string) (n smtp.Notify, ok bool) {
+	for word := range strings.SplitSeq(s, ",") {
+		var bit smtp.Notify
+		switch strings.ToUpper(word) {
+		case "NEVER":
+			bit = smtp.NotifyNever
+		case "SUCCESS":
+			bit = smtp.NotifySuccess
+		case "FAILURE":
+			bit = smtp.NotifyFailure
+		case "DELAY":
+			bit = smtp.NotifyDelay
+		default:
+			return 0, false
+		}
+		n |= bit
+	}
+	return n, n == smtp.NotifyNever || n&smtp.NotifyNever == 0
+}
+
+func printableText(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return true
+}

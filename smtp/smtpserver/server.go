@@ -1,0 +1,216 @@
+package smtpserver
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/postrider/postrider/auth/login"
+	"github.com/postrider/postrider/internal/lineio"
+	"github.com/postrider/postrider/internal/netserve"
+)
+
+// ErrServerClosed is what Serve and ServeConn return after Shutdown or Close.
+var ErrServerClosed = netserve.ErrClosed
+
+// Server is an ESMTP or LMTP server. &Server{Backend: b} works. All fields
+// are read-only once it serves. In every limit 0 means the default and a
+// negative value no limit.
+type Server struct {
+	Backend  Backend
+	Hostname string // banner, EHLO and Received; "" = os.Hostname
+	LMTP     bool   // LHLO instead of EHLO, a reply for each recipient (RFC 2033)
+
+	// TLS turns STARTTLS on (RFC 3207); with ImplicitTLS the handshake comes
+	// first instead (RFC 8314 §3.3).
+	TLS         *tls.Config
+	ImplicitTLS bool
+
+	// Auth turns AUTH on (RFC 4954). Without TLS only SCRAM is offered of its
+	// mechanisms, since the others show a secret to the wire, unless
+	// InsecureAuth is set. login.Conn has our certificate when TLS holds
+	// exactly one and chooses it by no function.
+	Auth         login.Authenticator
+	InsecureAuth bool
+	RequireAuth  bool // 530 to MAIL before AUTH: a submission server (RFC 6409 §4.3)
+
+	// AuthAttempts is how many logins may fail before the connection is
+	// closed; 0 = 3. AuthDelay is how long the first failure is held back,
+	// doubled with each further one up to 30 s; 0 = 1 s.
+	AuthAttempts int
+	AuthDelay    time.Duration
+
+	// MaxConnections and MaxConnectionsPerIP bound the connections of Serve
+	// at one time; one more gets 421. 0 = 1,000 and 100. An IPv6 address
+	// counts by its /64.
+	MaxConnections, MaxConnectionsPerIP int
+
+	// MaxMessageBytes is the largest message in octets (RFC 1870), announced
+	// in EHLO; 0 = 50 MiB.
+	MaxMessageBytes int64
+	MaxRecipients   int // recipients of one message, 452 4.5.3 after; 0 = 1,000
+	// MaxLine is the longest command line in octets, its CRLF included;
+	// 0 = 4,096, and 1 MiB stays the bound without a limit. What AUTH sends
+	// may have 12,288 (RFC 4954 §4).
+	MaxLine int
+	// MaxTextLine is the longest line of a message in octets, its CRLF
+	// included. RFC 5321 §4.5.3.1.6 names 1,000 and asks for no limit where
+	// that is possible, and HTML mail goes far over it; 0 = 65,536.
+	MaxTextLine int
+	// MaxErrors is how many malformed, unknown or misplaced commands may come
+	// without a message accepted between them; MaxCommands the same of all
+	// commands but accepted recipients, which bounds the guessing of
+	// addresses. 421 after that; 0 = 20 and 500.
+	MaxErrors, MaxCommands int
+
+	// Timeout is how long the peer may take for its next command, for each
+	// further part of a message, and to take our replies; 0 = 5 minutes
+	// (RFC 5321 §4.5.3.2.7).
+	Timeout time.Duration
+	// HandshakeTimeout bounds the TLS handshake; 0 = 30 s.
+	HandshakeTimeout time.Duration
+	// SessionTimeout bounds the whole connection; 0 = 2 hours.
+	SessionTimeout time.Duration
+
+	// Log gets a line for each message at Info, failures of the program at
+	// Error, the rest at Debug; nil = slog.Default().
+	Log *slog.Logger
+
+	conns   netserve.Conns
+	readers sync.Pool // *lineio.Reader
+	writers sync.Pool // *bufio.Writer
+	once    sync.Once
+	name    string            // Hostname or its default
+	cert    *x509.Certificate // the only certificate that TLS can send, if so
+}
+
+// Sizes of a connection's buffers, in octets: a usual message arrives in one
+// read, and the replies to a pipelined group leave in one write.
+const (
+	readBuffer  = 8 << 10
+	writeBuffer = 2 << 10
+)
+
+// Serve accepts connections on l until Shutdown or Close, and closes l. It
+// returns ErrServerClosed then, else the listener's error. It may be called
+// for several listeners.
+func (s *Server) Serve(l net.Listener) error {
+	s.prepare()
+	lim := netserve.Limits{
+		Total: orDefault(s.MaxConnections, 1000),
+		PerIP: orDefault(s.MaxConnectionsPerIP, 100),
+	}
+	return s.conns.Serve(l, lim, s.handle, s.refuse)
+}
+
+// ServeConn serves one connection on the caller's goroutine and closes it:
+// for net.Pipe, inetd and tests. MaxConnections does not apply. The error is
+// ErrServerClosed after Shutdown or Close, else nil.
+func (s *Server) ServeConn(nc net.Conn) error {
+	s.prepare()
+	return s.conns.ServeConn(nc, s.handle)
+}
+
+// Shutdown stops accepting, answers 421 to each connection at its next
+// command boundary, and waits until all have ended: a message being sent is
+// still received and answered. When ctx ends first its error is returned and
+// the rest goes on; Close cuts it.
+func (s *Server) Shutdown(ctx context.Context) error { return s.conns.Shutdown(ctx) }
+
+// Close stops accepting, cuts all connections, ends the contexts of their
+// sessions and returns when every session is closed. It may be called again.
+func (s *Server) Close() error { return s.conns.Close() }
+
+func (s *Server) prepare() {
+	s.once.Do(func() {
+		if s.name = s.Hostname; s.name == "" {
+			if s.name, _ = os.Hostname(); s.name == "" {
+				s.name = "localhost"
+			}
+		}
+		if t := s.TLS; t != nil && len(t.Certificates) == 1 && t.GetCertificate == nil && t.GetConfigForClient == nil {
+			s.cert = t.Certificates[0].Leaf
+		}
+	})
+}
+
+func (s *Server) log() *slog.Logger {
+	if s.Log != nil {
+		return s.Log
+	}
+	return slog.Default()
+}
+
+// refuse tells a peer that there is no room. Before a TLS handshake there is
+// no way to.
+func (s *Server) refuse(nc net.Conn) {
+	s.log().Warn("smtp: too many connections", "remote", nc.RemoteAddr())
+	if !s.ImplicitTLS {
+		nc.Write([]byte("421 4.7.0 Too many connections, try again later\r\n"))
+	}
+}
+
+// handle runs one connection to its end.
+func (s *Server) handle(base *netserve.Conn) {
+	c := &Conn{srv: s, base: base, nc: base.Conn, lim: s.limits(), state: stateNew}
+	c.remote, c.local = netserve.AddrPort(base.RemoteAddr()), netserve.AddrPort(base.LocalAddr())
+	c.r, _ = s.readers.Get().(*lineio.Reader)
+	if c.r == nil {
+		c.r = lineio.NewReader(nil, readBuffer)
+	}
+	c.r.Reset(netReader{c})
+	c.w, _ = s.writers.Get().(*bufio.Writer)
+	if c.w == nil {
+		c.w = bufio.NewWriterSize(nil, writeBuffer)
+	}
+	c.w.Reset(netWriter{c})
+	defer func() {
+		c.r.Reset(nil)
+		s.readers.Put(c.r)
+		c.w.Reset(nil)
+		s.writers.Put(c.w)
+	}()
+	c.serve()
+}
+
+// limits are the Server's with their defaults filled in; 0 = no limit.
+type limits struct {
+	messageBytes                   int64
+	recipients, line, textLine     int
+	errors, commands, authAttempts int
+	timeout, handshake, session    time.Duration
+	authDelay                      time.Duration
+}
+
+func (s *Server) limits() limits {
+	l := limits{
+		messageBytes: orDefault(s.MaxMessageBytes, 50<<20),
+		recipients:   orDefault(s.MaxRecipients, 1000),
+		line:         orDefault(s.MaxLine, 4096),
+		textLine:     orDefault(s.MaxTextLine, 64<<10),
+		errors:       orDefault(s.MaxErrors, 20),
+		commands:     orDefault(s.MaxCommands, 500),
+		authAttempts: orDefault(s.AuthAttempts, 3),
+		timeout:      orDefault(s.Timeout, 5*time.Minute),
+		handshake:    orDefault(s.HandshakeTimeout, 30*time.Second),
+		session:      orDefault(s.SessionTimeout, 2*time.Hour),
+		authDelay:    orDefault(s.AuthDelay, time.Second),
+	}
+	return l
+}
+
+func orDefault[T int | int64 | time.Duration](v, def T) T {
+	switch {
+	case v == 0:
+		return def
+	case v < 0:
+		return 0
+	}
+	return v
+}
