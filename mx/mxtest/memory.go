@@ -1,0 +1,68 @@
+package mxtest
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// memory is a connection to the DNS that needs no goroutine: the answer is
+// there when the question has been written.
+type memory struct {
+	d   *DNS
+	tcp bool
+	out []byte
+}
+
+func (c *memory) Write(b []byte) (int, error) {
+	q := &dns.Msg{}
+	wire := b
+	if c.tcp {
+		wire = b[min(2, len(b)):]
+	}
+	if err := q.Unpack(wire); err != nil {
+		return 0, err
+	}
+	// The size limit of UDP holds here too, so that both ways are gone.
+	m := c.d.answer(q, "memory", !c.tcp)
+	if m == nil {
+		return len(b), nil
+	}
+	out, err := m.Pack()
+	if err != nil {
+		return 0, err
+	}
+	if c.tcp {
+		c.out = binary.BigEndian.AppendUint16(c.out, uint16(len(out)))
+	}
+	c.out = append(c.out, out...)
+	return len(b), nil
+}
+
+func (c *memory) Read(b []byte) (int, error) {
+	if len(c.out) == 0 {
+		if c.tcp {
+			return 0, io.EOF
+		}
+		return 0, os.ErrDeadlineExceeded
+	}
+	n := copy(b, c.out)
+	c.out = c.out[n:]
+	return n, nil
+}
+
+func (c *memory) Close() error                     { return nil }
+func (c *memory) LocalAddr() net.Addr              { return memoryAddr{} }
+func (c *memory) RemoteAddr() net.Addr             { return memoryAddr{} }
+func (c *memory) SetDeadline(time.Time) error      { return nil }
+func (c *memory) SetReadDeadline(time.Time) error  { return nil }
+func (c *memory) SetWriteDeadline(time.Time) error { return nil }
+
+type memoryAddr struct{}
+
+func (memoryAddr) Network() string { return "memory" }
+func (memoryAddr) String() string  { return "memory" }

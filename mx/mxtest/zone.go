@@ -1,0 +1,113 @@
+package mxtest
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// Zone maps names, with or without a final dot, to their records, each as a
+// type and its data in the form of master files (RFC 1035 §5.1):
+//
+//	"A 192.0.2.1", "AAAA 2001:db8::1", "MX 10 mx.example.test", "CNAME other.test",
+//	"TXT v=DKIM1; p=…", `TXT "two" "strings"`, "TLSA 3 1 1 …", "PTR host.test"
+//
+// Names in the data are absolute, with or without a final dot. A TXT record
+// that does not begin with a quote is taken as it stands, whatever its length.
+// A number before the type is the time to live in seconds; 60 without one.
+// "*.example.test" is a wildcard (RFC 4592).
+//
+// These words make a name misbehave, for all types or for the one that
+// follows, as in "SERVFAIL MX":
+//
+//	SERVFAIL, REFUSED   the server answers so
+//	NXDOMAIN            there is no such name, whatever stands beside it
+//	TIMEOUT             no answer; the resolver in memory fails at once
+//	TRUNCATE            over UDP the answer is empty and says truncated
+//
+// SECURE marks a name as proven by DNSSEC: answers that stay within such
+// names have the AD bit.
+type Zone map[string][]string
+
+const defaultTTL = 60
+
+// node is what is known of one name.
+type node struct {
+	records []dns.RR
+	faults  map[string]uint16 // word to type, dns.TypeANY = all
+	secure  bool
+}
+
+func parseNode(name string, lines []string) (*node, error) {
+	n := &node{faults: map[string]uint16{}}
+	for _, line := range lines {
+		if err := n.parse(name, line); err != nil {
+			return nil, fmt.Errorf("mxtest: %s: record %q: %w", name, line, err)
+		}
+	}
+	return n, nil
+}
+
+func (n *node) parse(name, line string) error {
+	word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+	rest = strings.TrimSpace(rest)
+	switch word {
+	case "SECURE":
+		n.secure = true
+		return nil
+	case "SERVFAIL", "REFUSED", "NXDOMAIN", "TIMEOUT", "TRUNCATE":
+		qtype := dns.TypeANY
+		if rest != "" {
+			var ok bool
+			if qtype, ok = dns.StringToType[rest]; !ok {
+				return fmt.Errorf("unknown type %q", rest)
+			}
+		}
+		n.faults[word] = qtype
+		return nil
+	}
+	ttl := uint64(defaultTTL)
+	if v, err := strconv.ParseUint(word, 10, 31); err == nil {
+		ttl = v
+		word, rest, _ = strings.Cut(rest, " ")
+		rest = strings.TrimSpace(rest)
+	}
+	if word == "TXT" && !strings.HasPrefix(rest, `"`) {
+		n.records = append(n.records, &dns.TXT{
+			Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: uint32(ttl)},
+			Txt: split(rest),
+		})
+		return nil
+	}
+	rr, err := dns.NewRR(fmt.Sprintf("%s %d IN %s %s", name, ttl, word, rest))
+	if err != nil {
+		return err
+	}
+	if rr == nil {
+		return fmt.Errorf("no record")
+	}
+	n.records = append(n.records, rr)
+	return nil
+}
+
+// split cuts a text into strings of 255 octets, in the DNS library's
+// presentation form.
+func split(s string) []string {
+	var out []string
+	for {
+		k := min(len(s), 255)
+		out = append(out, strings.ReplaceAll(s[:k], `\`, `\\`))
+		if s = s[k:]; s == "" {
+			return out
+		}
+	}
+}
+
+func (n *node) fault(word string, qtype uint16) bool {
+	t, ok := n.faults[word]
+	return ok && (t == qtype || t == dns.TypeANY)
+}
+
+func canonical(name string) string { return strings.ToLower(dns.Fqdn(name)) }

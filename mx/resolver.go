@@ -1,0 +1,75 @@
+package mx
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Resolver is the DNS that routes need; *net.Resolver is one. Names are given
+// with a final dot. It is used from many goroutines.
+//
+// An error may say more through errors.As: *net.DNSError's IsNotFound that
+// there is no such record, and interface{ NXDomain() bool } that there is
+// (true) no such name either, or (false) only no such record, which a
+// *net.Resolver cannot tell apart. Any other error means: ask again later.
+type Resolver interface {
+	LookupMX(ctx context.Context, name string) ([]*net.MX, error)
+	// LookupNetIP is asked for the networks "ip", "ip4" and "ip6".
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// Querier is what a Resolver may also have: answers with their time to live,
+// and with DNSSEC's word on them. The Answer may be shared, and is not to be
+// changed.
+type Querier interface {
+	// Query asks for one type of record (RFC 1035 §3.2.2 and its
+	// successors): A, AAAA, MX, TXT, PTR or TLSA. No such record is an error, as in Resolver.
+	Query(ctx context.Context, name string, qtype uint16) (*Answer, error)
+}
+
+// Answer is the records of one name and type.
+type Answer struct {
+	// Name is the owner of the records, with a final dot: the name asked
+	// for, or where its CNAME records lead.
+	Name string
+	// Secure says that DNSSEC proves the whole answer, and that the word of
+	// the server which says so can be relied on (RFC 4035 §4.9.3).
+	Secure bool
+	// TTL is how long the answer may be kept.
+	TTL time.Duration
+
+	MX   []*net.MX
+	Addr []netip.Addr
+	TXT  []string // the strings of each record joined
+	PTR  []string
+	TLSA []TLSA
+}
+
+// TLSA is a record that binds a certificate to a name (RFC 6698 §2.1).
+type TLSA struct {
+	Usage, Selector, MatchingType uint8
+	Data                          []byte
+}
+
+// notFound reports whether err says that there is no such record.
+func notFound(err error) bool {
+	var nx interface{ NXDomain() bool }
+	if errors.As(err, &nx) && nx.NXDomain() {
+		return true
+	}
+	var de *net.DNSError
+	return errors.As(err, &de) && de.IsNotFound
+}
+
+// nxDomain reports whether err says that there is no such name, as far as
+// the resolver can tell.
+func nxDomain(err error) bool {
+	var nx interface{ NXDomain() bool }
+	if errors.As(err, &nx) {
+		return nx.NXDomain()
+	}
+	return notFound(err)
+}

@@ -1,0 +1,145 @@
+package resolver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// answering is a server that answers every question with the same octets,
+// but with the id of the question.
+type answering struct {
+	body []byte
+	out  bytes.Reader
+	tcp  bool
+}
+
+func (c *answering) Write(b []byte) (int, error) {
+	id := b
+	if c.tcp {
+		id = b[2:]
+	}
+	m := append([]byte{id[0], id[1]}, c.body...)
+	if c.tcp {
+		m = append([]byte{byte(len(m) >> 8), byte(len(m))}, m...)
+	}
+	c.out.Reset(m)
+	return len(b), nil
+}
+
+func (c *answering) Read(b []byte) (int, error) {
+	n, err := c.out.Read(b)
+	if err == io.EOF && !c.tcp {
+		c.out.Seek(0, io.SeekStart) // the same stray datagram for ever
+		n, err = c.out.Read(b)
+	}
+	return n, err
+}
+func (c *answering) Close() error                     { return nil }
+func (c *answering) LocalAddr() net.Addr              { return nil }
+func (c *answering) RemoteAddr() net.Addr             { return nil }
+func (c *answering) SetDeadline(time.Time) error      { return nil }
+func (c *answering) SetReadDeadline(time.Time) error  { return nil }
+func (c *answering) SetWriteDeadline(time.Time) error { return nil }
+
+func FuzzAnswer(f *testing.F) {
+	seed := func(edit func(*dns.Msg), records ...string) {
+		m := &dns.Msg{}
+		m.SetQuestion("a.test.", dns.TypeMX)
+		m.Response = true
+		for _, s := range records {
+			rr, err := dns.NewRR(s)
+			if err != nil {
+				f.Fatal(err)
+			}
+			m.Answer = append(m.Answer, rr)
+		}
+		if edit != nil {
+			edit(m)
+		}
+		b, err := m.Pack()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b[2:], uint16(dns.TypeMX))
+	}
+	seed(nil, "a.test. 60 IN MX 10 mx.a.test.", "a.test. 60 IN MX 0 .")
+	seed(nil, "a.test. 60 IN CNAME b.test.", "b.test. 60 IN MX 1 c.test.")
+	seed(nil, "a.test. 60 IN CNAME b.test.", "b.test. 60 IN CNAME a.test.")
+	seed(nil, `a.test. 60 IN TXT "x\"\\\200" "y"`, "a.test. 60 IN A 192.0.2.1", "a.test. 60 IN AAAA ::1", "a.test. 60 IN TLSA 3 1 1 00ff")
+	seed(func(m *dns.Msg) { m.Truncated = true })
+	seed(func(m *dns.Msg) { m.Rcode = dns.RcodeNameError })
+	seed(func(m *dns.Msg) { m.Rcode = dns.RcodeFormatError; m.Question = nil })
+	f.Add([]byte{0x80}, uint16(1))
+	f.Fuzz(func(t *testing.T, body []byte, qtype uint16) {
+		if len(body) > 60_000 {
+			return
+		}
+		r := &Resolver{Servers: []string{"127.0.0.1:53"}, Attempts: 1, DialContext: func(_ context.Context, network, _ string) (net.Conn, error) {
+			return &answering{body: body, tcp: network == "tcp"}, nil
+		}}
+		a, err := r.Query(t.Context(), "a.test.", qtype)
+		if (a == nil) == (err == nil) {
+			t.Fatalf("%v %v", a, err)
+		}
+		if err != nil {
+			if !errors.As(err, new(*Error)) {
+				t.Fatalf("%T", err)
+			}
+			return
+		}
+		if a.TTL < 0 || a.TTL > maxTTL*time.Second || len(a.MX)+len(a.Addr)+len(a.TXT)+len(a.PTR)+len(a.TLSA) == 0 {
+			t.Fatalf("%+v", a)
+		}
+	})
+}
+
+func TestSystem(t *testing.T) {
+	if s := readSystem("testdata/resolv.conf"); len(s.servers) != 2 || s.servers[0] != "192.0.2.53:53" || s.servers[1] != "[2001:db8::53]:53" || !s.trustAD {
+		t.Errorf("%+v", s)
+	}
+	if s := readSystem("testdata/none"); len(s.servers) != 1 || s.servers[0] != "127.0.0.1:53" || s.trustAD {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Datagrams that answer something else are passed over, up to a bound.
+func TestStray(t *testing.T) {
+	q := &dns.Msg{}
+	q.SetQuestion("a.test.", dns.TypeA)
+	good := &dns.Msg{}
+	good.SetReply(q)
+	pack := func(m *dns.Msg) []byte {
+		b, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	edit := func(f func(*dns.Msg)) []byte {
+		m := good.Copy()
+		f(m)
+		return pack(m)
+	}
+	for name, b := range map[string][]byte{
+		"id":       edit(func(m *dns.Msg) { m.Id++ }),
+		"name":     edit(func(m *dns.Msg) { m.Question[0].Name = "b.test." }),
+		"type":     edit(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeMX }),
+		"no reply": edit(func(m *dns.Msg) { m.Response = false }),
+		"empty":    edit(func(m *dns.Msg) { m.Question = nil }),
+		"short":    pack(good)[:11],
+	} {
+		if _, err := unpack(b, q); !errors.Is(err, errStray) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := unpack(edit(func(m *dns.Msg) { m.Question[0].Name = "A.tEst." }), q); err != nil {
+		t.Error(err)
+	}
+}
