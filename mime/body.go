@@ -1,0 +1,42 @@
+package mime
+
+import (
+	"io"
+
+	"golang.org/x/text/transform"
+)
+
+// Raw returns the body as it stands. r is the message that was parsed.
+func (p *Part) Raw(r io.ReaderAt) *io.SectionReader {
+	return io.NewSectionReader(r, p.BodyOffset, p.Size)
+}
+
+// Decoded returns the body without its transfer encoding. Damage is put up
+// with as [NewBase64Reader] and [NewQuotedPrintableReader] say; a body in an
+// unknown encoding, and that of a multipart, comes as it stands. Errors are
+// r's. r is the message that was parsed.
+func (p *Part) Decoded(r io.ReaderAt) io.Reader {
+	raw := p.Raw(r)
+	if p.Type == "multipart" {
+		return raw
+	}
+	switch p.Encoding {
+	case "base64":
+		return NewBase64Reader(raw)
+	case "quoted-printable":
+		return NewQuotedPrintableReader(raw)
+	}
+	return raw
+}
+
+// Text returns the body as [Part.Decoded] does, and further in UTF-8. What is
+// no text of the declared charset becomes U+FFFD; without a charset, or with
+// one that nobody knows, octets that are no UTF-8 are read as windows-1252.
+// Line ends are not changed. r is the message that was parsed.
+func (p *Part) Text(r io.ReaderAt) io.Reader {
+	t := charsetDecoder(p.Params["charset"])
+	if t == nil {
+		t = guess{}
+	}
+	return transform.NewReader(p.Decoded(r), t)
+}

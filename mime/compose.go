@@ -1,0 +1,303 @@
+package mime
+
+import (
+	"bytes"
+	"io"
+)
+
+// traits are what decides on a transfer encoding, found by looking once.
+type traits struct {
+	octets, eight, escapes int
+	longest, line          int  // octets of a line without its end
+	nul                    bool // there is a NUL
+	returns                int  // CR that are no part of a line end
+	from, dashes           bool // a line begins with "From " or "--", perhaps
+	last                   byte
+}
+
+// escapeWeight is what an octet adds to the count of escapes, and of octets
+// above 127 in the upper half.
+var escapeWeight = func() (t [256]uint64) {
+	for c := range t {
+		if c >= 0x7f || c == '=' || c < ' ' && c != '\t' && c != '\r' && c != '\n' {
+			t[c] = 1
+		}
+		if c >= 0x80 {
+			t[c] |= 1 << 32
+		}
+	}
+	return t
+}()
+
+func (t *traits) scan(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	t.octets += len(b)
+	var sum uint64
+	for _, c := range b {
+		sum += escapeWeight[c]
+	}
+	t.escapes += int(sum & (1<<32 - 1))
+	t.eight += int(sum >> 32)
+	t.nul = t.nul || bytes.IndexByte(b, 0) >= 0
+	t.returns += bytes.Count(b, crlf[:1])
+	last := t.last
+	t.last = b[len(b)-1]
+	for len(b) > 0 {
+		if t.line == 0 {
+			t.from = t.from || b[0] == 'F' && maybeFrom(b)
+			t.dashes = t.dashes || b[0] == '-'
+		}
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			t.line += len(b)
+			break
+		}
+		t.line += i
+		if i > 0 {
+			last = b[i-1]
+		}
+		if last == '\r' {
+			t.returns--
+			t.line--
+		}
+		last = '\n'
+		t.longest = max(t.longest, t.line)
+		t.line = 0
+		b = b[i+1:]
+	}
+	t.longest = max(t.longest, t.line)
+}
+
+// fits reports whether the content may go as it is under an encoding.
+func (t *traits) fits(encoding string) bool {
+	return !t.nul && t.returns == 0 && t.longest <= lineLimit && (encoding == "8bit" || t.eight == 0)
+}
+
+// choose returns the encoding. Text that a relay or a mailbox might change
+// ("From " at the beginning of a line) is encoded even when it fits.
+func (t *traits) choose(text bool) string {
+	switch {
+	case !text && t.fits("7bit"):
+		return "7bit"
+	case !text && t.fits("8bit"):
+		return "8bit"
+	case t.fits("7bit") && !t.from && !t.dashes:
+		return "7bit"
+	case t.octets+2*t.escapes <= (t.octets+2)/3*4+8:
+		return "quoted-printable"
+	}
+	return "base64"
+}
+
+// scan looks through the content once.
+func (s *source) scan() (traits, error) {
+	var t traits
+	err := s.each(func(b []byte) error {
+		t.scan(b)
+		return nil
+	})
+	return t, err
+}
+
+// each hands out the content in blocks.
+func (s *source) each(f func(b []byte) error) error {
+	if s.open == nil {
+		return f(s.data)
+	}
+	r, err := s.open()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 12<<10)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			if err := f(buf[:n]); err != nil {
+				r.Close()
+				return err
+			}
+		}
+		if err == io.EOF {
+			return r.Close()
+		}
+		if err != nil {
+			r.Close()
+			return err
+		}
+	}
+}
+
+// output gathers what is written; the first error stays.
+type output struct {
+	w   io.Writer
+	b   []byte
+	n   int64
+	err error
+}
+
+const outputBlock = 8 << 10
+
+func (o *output) add(b []byte) {
+	if o.b == nil {
+		o.b = make([]byte, 0, outputBlock+1024)
+	}
+	for len(o.b)+len(b) > outputBlock {
+		n := max(outputBlock-len(o.b), 0)
+		o.b = append(o.b, b[:n]...)
+		b = b[n:]
+		o.flush()
+	}
+	o.b = append(o.b, b...)
+}
+
+func (o *output) string(s string) {
+	if o.b == nil {
+		o.b = make([]byte, 0, outputBlock+1024)
+	}
+	o.b = append(o.b, s...)
+}
+
+// room makes sure that a line can be added to b.
+func (o *output) room() {
+	if len(o.b) > outputBlock-lineLimit {
+		o.flush()
+	}
+}
+
+func (o *output) flush() {
+	if o.err == nil && len(o.b) > 0 {
+		var n int
+		n, o.err = o.w.Write(o.b)
+		o.n += int64(n)
+	}
+	o.b = o.b[:0]
+}
+
+func (o *output) finish() (int64, error) {
+	o.flush()
+	return o.n, o.err
+}
+
+func (n *node) write(o *output) {
+	o.add(n.header)
+	o.string("\r\n")
+	if n.boundary == "" {
+		n.writeBody(o)
+		return
+	}
+	for i, part := range n.parts {
+		if i > 0 {
+			o.string("\r\n")
+		}
+		o.string("--" + n.boundary + "\r\n")
+		part.write(o)
+	}
+	o.string("\r\n--" + n.boundary + "--\r\n")
+}
+
+func (n *node) writeBody(o *output) {
+	if o.err != nil {
+		return
+	}
+	var enc interface {
+		write(b []byte)
+		close()
+	}
+	switch n.encoding {
+	case "base64":
+		enc = &base64Encoder{out: o}
+	case "quoted-printable":
+		enc = &quotedEncoder{out: o, binary: !n.body.lines}
+	default:
+		enc = plainEncoder{o}
+	}
+	var lines *lineEnds
+	if n.body.lines {
+		lines = &lineEnds{next: enc.write}
+	}
+	err := n.body.each(func(b []byte) error {
+		if lines != nil {
+			lines.write(b)
+		} else {
+			enc.write(b)
+		}
+		return o.err
+	})
+	if o.err == nil {
+		o.err = err
+	}
+	if lines != nil {
+		lines.close()
+	}
+	enc.close()
+}
+
+// lineEnds makes CR LF of every LF and lone CR, and ends the last line.
+type lineEnds struct {
+	next func(b []byte)
+	cr   bool // a CR came last and is not written yet
+	open bool // the last line has no end yet
+}
+
+func (l *lineEnds) write(b []byte) {
+	if l.cr && len(b) > 0 {
+		l.cr = false
+		l.end()
+		if b[0] == '\n' {
+			b = b[1:]
+		}
+	}
+	for len(b) > 0 {
+		i := bytes.IndexByte(b, '\n')
+		line := b
+		if i >= 0 {
+			line = b[:i]
+		}
+		for {
+			j := bytes.IndexByte(line, '\r')
+			if j < 0 {
+				break
+			}
+			l.text(line[:j])
+			if line = line[j+1:]; len(line) > 0 {
+				l.end() // a lone CR
+			} else if i < 0 {
+				l.cr = true
+				return
+			}
+		}
+		l.text(line)
+		if i < 0 {
+			return
+		}
+		l.end()
+		b = b[i+1:]
+	}
+}
+
+func (l *lineEnds) text(b []byte) {
+	if len(b) > 0 {
+		l.next(b)
+		l.open = true
+	}
+}
+
+func (l *lineEnds) end() {
+	l.next(crlf)
+	l.open = false
+}
+
+func (l *lineEnds) close() {
+	if l.cr || l.open {
+		l.end()
+	}
+}
+
+var crlf = []byte("\r\n")
+
+type plainEncoder struct{ out *output }
+
+func (e plainEncoder) write(b []byte) { e.out.add(b) }
+func (e plainEncoder) close()         {}

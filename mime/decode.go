@@ -1,0 +1,158 @@
+package mime
+
+import (
+	"bytes"
+	"io"
+)
+
+// decoder reads encoded octets in blocks and hands out decoded ones.
+type decoder struct {
+	r     io.Reader
+	in    []byte // a buffer, in[:n] is not decoded yet
+	n     int
+	out   []byte // decoded; out[pos:] is not read yet
+	pos   int
+	err   error
+	block func(dst, src []byte, atEOF bool) (out []byte, used int)
+}
+
+const decoderBlock = 16 << 10
+
+func (d *decoder) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	for d.pos == len(d.out) {
+		if d.err != nil {
+			return 0, d.err
+		}
+		d.fill()
+	}
+	n := copy(b, d.out[d.pos:])
+	d.pos += n
+	return n, nil
+}
+
+// WriteTo saves io.Copy a buffer.
+func (d *decoder) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	for {
+		if d.pos < len(d.out) {
+			n, err := w.Write(d.out[d.pos:])
+			d.pos += n
+			total += int64(n)
+			if err != nil {
+				return total, err
+			}
+		}
+		if d.err == io.EOF {
+			return total, nil
+		}
+		if d.err != nil {
+			return total, d.err
+		}
+		d.fill()
+	}
+}
+
+func (d *decoder) fill() {
+	if d.in == nil {
+		d.in = make([]byte, decoderBlock)
+		d.out = make([]byte, 0, decoderBlock+16)
+	}
+	n, err := io.ReadAtLeast(d.r, d.in[d.n:], 1)
+	d.n += n
+	if err == io.ErrUnexpectedEOF {
+		err = io.EOF
+	}
+	d.err = err
+	var used int
+	d.pos = 0
+	d.out, used = d.block(d.out[:0], d.in[:d.n], err != nil)
+	d.n = copy(d.in, d.in[used:d.n])
+}
+
+// NewBase64Reader decodes base64 (RFC 2045 §6.8). Characters that are not of
+// its alphabet are skipped and padding may be missing. Errors are r's only.
+func NewBase64Reader(r io.Reader) io.Reader {
+	var q base64Decoder
+	return &decoder{r: r, block: func(dst, src []byte, atEOF bool) ([]byte, int) {
+		dst = q.decode(dst, src)
+		if atEOF {
+			dst = q.flush(dst)
+		}
+		return dst, len(src)
+	}}
+}
+
+// NewQuotedPrintableReader decodes quoted-printable (RFC 2045 §6.7). What is
+// no escape stays as it is; white space at the end of a line goes. Errors are
+// r's only.
+func NewQuotedPrintableReader(r io.Reader) io.Reader {
+	return &decoder{r: r, block: decodeQuotedPrintable}
+}
+
+// decodeQuotedPrintable decodes whole lines, and of a line that does not end
+// in src what cannot change any more.
+func decodeQuotedPrintable(dst, src []byte, atEOF bool) ([]byte, int) {
+	i := 0
+	for i < len(src) {
+		j := bytes.IndexByte(src[i:], '\n')
+		if j < 0 {
+			if !atEOF && (i > 0 || len(src) < decoderBlock) {
+				return dst, i
+			}
+			rest := src[i:]
+			if !atEOF {
+				// A very long line: hold back what may be white space or an
+				// escape at its end.
+				k := len(rest)
+				for k > 0 && len(rest)-k < decoderBlock/2 && (rest[k-1] == ' ' || rest[k-1] == '\t' || rest[k-1] == '\r') {
+					k--
+				}
+				if e := bytes.LastIndexByte(rest[max(0, k-3):k], '='); e >= 0 {
+					k = max(0, k-3) + e
+				}
+				return appendQuotedLine(dst, rest[:k]), i + k
+			}
+			rest = bytes.TrimRight(rest, " \t")
+			if n := len(rest); n > 0 && rest[n-1] == '=' {
+				rest = rest[:n-1]
+			}
+			return appendQuotedLine(dst, rest), len(src)
+		}
+		line := src[i : i+j]
+		i += j + 1
+		eol := src[i-1 : i]
+		if n := len(line); n > 0 && line[n-1] == '\r' {
+			line, eol = line[:n-1], src[i-2:i]
+		}
+		for n := len(line); n > 0 && (line[n-1] == ' ' || line[n-1] == '\t'); n-- {
+			line = line[:n-1]
+		}
+		if n := len(line); n > 0 && line[n-1] == '=' {
+			dst = appendQuotedLine(dst, line[:n-1])
+			continue
+		}
+		dst = append(appendQuotedLine(dst, line), eol...)
+	}
+	return dst, i
+}
+
+func appendQuotedLine(dst, line []byte) []byte {
+	for {
+		i := bytes.IndexByte(line, '=')
+		if i < 0 {
+			return append(dst, line...)
+		}
+		dst = append(dst, line[:i]...)
+		line = line[i:]
+		if len(line) > 2 && hexValue[line[1]] < 16 && hexValue[line[2]] < 16 {
+			dst = append(dst, hexValue[line[1]]<<4|hexValue[line[2]])
+			line = line[3:]
+			continue
+		}
+		dst = append(dst, '=')
+		line = line[1:]
+	}
+}

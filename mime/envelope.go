@@ -1,0 +1,89 @@
+package mime
+
+// Envelope is what IMAP calls ENVELOPE (RFC 9051 §7.5.2): the values as they
+// stand, unfolded but not decoded; "" and nil where the field is absent or
+// empty. From, ReplyTo, To … are made of all fields of their name, up to
+// 20,000 addresses each; Sender and ReplyTo are those of From when their own
+// field has no address in it.
+type Envelope struct {
+	Date, Subject, InReplyTo, MessageID string
+	From, Sender, ReplyTo, To, Cc, Bcc  []EnvelopeAddress
+}
+
+// EnvelopeAddress is one address. Host "" begins a group (Mailbox is its
+// name) or ends it (Mailbox is "" too). Mailbox is without quotes, Name too
+// but with its encoded words. A mailbox without a host has the Host
+// "MISSING_DOMAIN", a host without a mailbox the Mailbox "MISSING_MAILBOX".
+type EnvelopeAddress struct{ Name, Mailbox, Host string }
+
+// maxEnvelope bounds the addresses of one list: a header of a few octets each
+// would make a structure many times its size.
+const maxEnvelope = 20_000
+
+const (
+	missingDomain  = "MISSING_DOMAIN"
+	missingMailbox = "MISSING_MAILBOX"
+)
+
+func (f *structureFields) envelope() *Envelope {
+	e := &Envelope{
+		Date:      f.date,
+		Subject:   f.subject,
+		InReplyTo: f.inReplyTo,
+		MessageID: f.messageID,
+		From:      envelopeAddresses(f.from.String()),
+		Sender:    envelopeAddresses(f.sender),
+		ReplyTo:   envelopeAddresses(f.replyTo.String()),
+		To:        envelopeAddresses(f.to.String()),
+		Cc:        envelopeAddresses(f.cc.String()),
+		Bcc:       envelopeAddresses(f.bcc.String()),
+	}
+	if len(e.Sender) == 0 {
+		e.Sender = e.From
+	}
+	if len(e.ReplyTo) == 0 {
+		e.ReplyTo = e.From
+	}
+	return e
+}
+
+func envelopeAddresses(s string) []EnvelopeAddress {
+	if s == "" {
+		return nil
+	}
+	var list []EnvelopeAddress
+	p := addrScanner{s: s}
+	for {
+		m, ok := p.next()
+		if !ok {
+			return list
+		}
+		if len(list) >= maxEnvelope && m.kind != isGroupEnd {
+			if p.inGroup && m.kind == isMailbox {
+				continue // on to the end of the group
+			}
+			return list
+		}
+		switch m.kind {
+		case isGroupStart:
+			list = append(list, EnvelopeAddress{Mailbox: m.name})
+		case isGroupEnd:
+			list = append(list, EnvelopeAddress{})
+		default:
+			a := EnvelopeAddress{m.name, m.local, m.domain}
+			if a.Name == "" {
+				a.Name = m.comment
+			}
+			if a.Name == "" && a.Mailbox == "" && a.Host == "" {
+				continue
+			}
+			if a.Host == "" {
+				a.Host = missingDomain
+			}
+			if a.Mailbox == "" {
+				a.Mailbox = missingMailbox
+			}
+			list = append(list, a)
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package mime
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/postrider/postrider/smtp"
+)
+
+// ErrMessage says that a Message cannot be written as it is filled in.
+var ErrMessage = errors.New("mime: message cannot be written")
+
+// Message is a message to be composed.
+//
+//	m := &mime.Message{
+//		From:    []mime.Address{from},
+//		To:      []mime.Address{to},
+//		Subject: "Grüße",
+//		Text:    "Hi\n",
+//		HTML:    "<p>Hi",
+//	}
+//	m.WriteTo(w)
+//
+// Text and HTML are alternatives when both are given, Inline files are
+// related to HTML, Attachments stand beside all that: there are only as many
+// multiparts as that needs.
+//
+// WriteTo, Size and Envelope choose what is left open in Date and MessageID
+// and fill it in; from then on every WriteTo writes the same octets, and they
+// may be called from many goroutines if the fields are left alone. Two
+// messages that are equal in all fields are written alike.
+type Message struct {
+	From                 []Address
+	Sender               *Address // needed when From has more than one
+	To, Cc, Bcc, ReplyTo []Address
+	Subject              string
+	Date                 time.Time // zero = now
+	MessageID            string    // without <>; "" = made anew, from the domain of From
+	InReplyTo            []string  // without <>
+	References           []string  // without <>
+
+	// Header has further fields; they are written as they stand. A field
+	// that is also set above is an error, Bcc and MIME-Version are left out.
+	Header Header
+
+	// Text and HTML are UTF-8; their line ends become CRLF.
+	Text, HTML string
+	// Inline are files that HTML refers to as "cid:" and their ContentID.
+	Inline []File
+	// Attachments are files beside the text.
+	Attachments []File
+	// Parts is the content itself when it is set; Text, HTML, Inline and
+	// Attachments must be empty then. One is the body of the message, more
+	// become a multipart/mixed.
+	Parts []Content
+}
+
+// Content is a leaf or multipart of the caller's own making.
+type Content struct {
+	// Header has Content-Type and other Content-* fields, no others. The
+	// boundary of a multipart is added to its Content-Type, which is
+	// multipart/mixed when absent. A leaf without Content-Type is
+	// text/plain in UTF-8.
+	//
+	// Content-Transfer-Encoding says how a leaf shall be encoded: 7bit,
+	// 8bit, quoted-printable or base64; when absent that is chosen.
+	Header Header
+	// Body opens the content of a leaf, not encoded. It may be called more
+	// than once and must give the same octets each time. Line ends of text
+	// and of messages become CRLF.
+	Body func() (io.ReadCloser, error)
+	// Parts make it a multipart; Body must be nil then.
+	Parts []Content
+}
+
+// File is a file to go with a message.
+type File struct {
+	Name      string
+	Type      string // media type; "" = by the ending of Name, else application/octet-stream
+	ContentID string // without <>; "" for an Inline file = its Name
+	Data      []byte
+	// Open is used instead of Data. It may be called more than once and must
+	// give the same octets each time.
+	Open func() (io.ReadCloser, error)
+}
+
+// WriteTo writes the message with CRLF line ends and no line of more than 998
+// octets. Files are streamed: memory does not depend on their size. The error
+// is w's, that of a file, or wraps [ErrMessage] (or [ErrInjection],
+// [ErrLineLength]), in which case nothing was written.
+func (m *Message) WriteTo(w io.Writer) (int64, error) {
+	root, _, err := m.plan()
+	if err != nil {
+		return 0, err
+	}
+	out := output{w: w}
+	root.write(&out)
+	return out.finish()
+}
+
+// Size returns how many octets WriteTo writes. It composes the message to
+// know, and reads its files.
+func (m *Message) Size() (int64, error) { return m.WriteTo(io.Discard) }
+
+// Envelope returns the SMTP envelope of the message: From is Sender, or the
+// first of From; the recipients are those of To, Cc and Bcc, each once. UTF8
+// is set when an address or a field needs SMTPUTF8 (RFC 6531), and Body to
+// 8BITMIME when the message has 8-bit octets.
+func (m *Message) Envelope() (smtp.Envelope, error) {
+	_, eight, err := m.plan()
+	if err != nil {
+		return smtp.Envelope{}, err
+	}
+	var env smtp.Envelope
+	env.UTF8 = eight.header
+	if eight.header || eight.body {
+		env.Body = smtp.Body8Bit
+	}
+	env.From = m.From[0].Address
+	if m.Sender != nil {
+		env.From = m.Sender.Address
+	}
+	seen := make(map[smtp.Address]bool)
+	for _, list := range [...][]Address{m.To, m.Cc, m.Bcc} {
+		for _, a := range list {
+			if !seen[a.Address] {
+				seen[a.Address] = true
+				env.To = append(env.To, smtp.Recipient{Address: a.Address})
+				env.UTF8 = env.UTF8 || !a.ASCII()
+			}
+		}
+	}
+	if len(env.To) == 0 {
+		return smtp.Envelope{}, fmt.Errorf("%w: no recipients", ErrMessage)
+	}
+	return env, nil
+}

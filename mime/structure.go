@@ -1,0 +1,208 @@
+package mime
+
+import "strings"
+
+// structureFields are what the structure of a part is read from, found in one pass.
+type structureFields struct {
+	contentType, disposition, encoding, id, description, md5, location, language string
+	date, subject, sender, inReplyTo, messageID                                  string
+	from, replyTo, to, cc, bcc                                                   joined
+	have                                                                         uint32
+}
+
+// joined is the value of all fields of one name.
+type joined struct {
+	first string
+	all   []byte // with the others, when there are any
+}
+
+func (j *joined) add(h *Header, s span) {
+	v := unfold(h.value(s))
+	switch {
+	case j.first == "":
+		j.first = v
+		return
+	case j.all == nil:
+		j.all = []byte(j.first)
+	}
+	j.all = append(append(j.all, ", "...), v...)
+}
+
+func (j *joined) String() string {
+	if j.all != nil {
+		return string(j.all)
+	}
+	return j.first
+}
+
+const (
+	haveType = 1 << iota
+	haveDisposition
+	haveEncoding
+	haveID
+	haveDescription
+	haveMD5
+	haveLocation
+	haveLanguage
+	haveDate
+	haveSubject
+	haveSender
+	haveInReplyTo
+	haveMessageID
+)
+
+// collect finds the fields; of those that may stand once the first counts,
+// address fields are put together.
+func (f *structureFields) collect(h *Header) {
+	for _, s := range h.fields {
+		if s.junk() {
+			continue
+		}
+		name := h.name(s)
+		var to *string
+		var bit uint32
+		switch len(name) {
+		case 2:
+			switch {
+			case equalFold(name, "to"):
+				f.to.add(h, s)
+			case equalFold(name, "cc"):
+				f.cc.add(h, s)
+			}
+		case 3:
+			if equalFold(name, "bcc") {
+				f.bcc.add(h, s)
+			}
+		case 4:
+			switch {
+			case equalFold(name, "from"):
+				f.from.add(h, s)
+			case equalFold(name, "date"):
+				to, bit = &f.date, haveDate
+			}
+		case 6:
+			if equalFold(name, "sender") {
+				to, bit = &f.sender, haveSender
+			}
+		case 7:
+			if equalFold(name, "subject") {
+				to, bit = &f.subject, haveSubject
+			}
+		case 8:
+			if equalFold(name, "reply-to") {
+				f.replyTo.add(h, s)
+			}
+		case 10:
+			switch {
+			case equalFold(name, "message-id"):
+				to, bit = &f.messageID, haveMessageID
+			case equalFold(name, "content-id"):
+				to, bit = &f.id, haveID
+			}
+		case 11:
+			switch {
+			case equalFold(name, "in-reply-to"):
+				to, bit = &f.inReplyTo, haveInReplyTo
+			case equalFold(name, "content-md5"):
+				to, bit = &f.md5, haveMD5
+			}
+		case 12:
+			if equalFold(name, "content-type") {
+				to, bit = &f.contentType, haveType
+			}
+		case 16:
+			switch {
+			case equalFold(name, "content-language"):
+				to, bit = &f.language, haveLanguage
+			case equalFold(name, "content-location"):
+				to, bit = &f.location, haveLocation
+			}
+		case 19:
+			switch {
+			case equalFold(name, "content-disposition"):
+				to, bit = &f.disposition, haveDisposition
+			case equalFold(name, "content-description"):
+				to, bit = &f.description, haveDescription
+			}
+		case 25:
+			if equalFold(name, "content-transfer-encoding") {
+				to, bit = &f.encoding, haveEncoding
+			}
+		}
+		if to != nil && f.have&bit == 0 {
+			f.have |= bit
+			*to = unfold(h.value(s))
+		}
+	}
+}
+
+// describe fills in p from its fields.
+func (f *structureFields) describe(p *Part, digest bool) {
+	p.Type, p.Subtype = "text", "plain"
+	if digest {
+		p.Type, p.Subtype = "message", "rfc822"
+	}
+	if f.have&haveType != 0 {
+		var mt string
+		mt, p.Params = parseParams(f.contentType)
+		t, sub, _ := strings.Cut(mt, "/")
+		if t != "" && sub != "" {
+			p.Type, p.Subtype = lower(t), lower(sub)
+		} else if digest {
+			p.Type, p.Subtype = "text", "plain"
+		}
+	}
+	if f.have&haveDisposition != 0 {
+		p.Disposition, p.DispositionParams = parseParams(f.disposition)
+		p.Disposition = lower(p.Disposition)
+	}
+	p.Encoding = "7bit"
+	if f.have&haveEncoding != 0 {
+		p.Encoding = encodingName(f.encoding)
+		if !knownEncoding(p.Encoding) && p.Type != "multipart" && p.Type != "message" {
+			p.Type, p.Subtype = "application", "octet-stream"
+		}
+	}
+	p.ID, p.Description, p.MD5, p.Location = f.id, f.description, f.md5, f.location
+	if f.have&haveLanguage != 0 {
+		for tag := range strings.SplitSeq(f.language, ",") {
+			if tag = strings.TrimSpace(tag); tag != "" {
+				p.Language = append(p.Language, tag)
+			}
+		}
+	}
+}
+
+// encodingName reads a Content-Transfer-Encoding; common misspellings and
+// nonsense that mean "as it is" are made what they mean.
+func encodingName(s string) string {
+	p := paramScanner{s: s}
+	s = lower(p.main()) // without white space: "8 bit" is one word
+	if n, rest := number(s); n > 0 && (rest == "bit" || rest == "bits" || rest == "-bit") && n != 7 {
+		return "8bit"
+	}
+	switch s {
+	case "", "7-bit", "7bits", "none":
+		return "7bit"
+	case "utf-8", "utf8", "us-ascii", "iso-8859-1":
+		return "8bit"
+	case "quotedprintable", "quoted-printables", "q":
+		return "quoted-printable"
+	case "base-64", "b":
+		return "base64"
+	}
+	return s
+}
+
+func knownEncoding(s string) bool {
+	switch s {
+	case "7bit", "8bit", "binary", "base64", "quoted-printable":
+		return true
+	}
+	return false
+}
+
+// identity reports whether the body stands as it is.
+func identity(encoding string) bool {
+	return encoding == "7bit" || encoding == "8bit" || encoding == "binary"
+}
