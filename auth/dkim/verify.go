@@ -1,0 +1,405 @@
+package dkim
+
+import (
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/postrider/postrider/auth"
+	"github.com/postrider/postrider/auth/internal/dnserr"
+)
+
+// Resolver looks up key records; *net.Resolver is one. See package auth for
+// how its errors are read.
+type Resolver interface {
+	LookupTXT(ctx context.Context, name string) ([]string, error)
+}
+
+// Verifier verifies the signatures of messages. It may be used from several
+// goroutines at once.
+type Verifier struct {
+	Resolver Resolver // nil = net.DefaultResolver
+	// MaxSignatures is how many signatures of a message are looked at, from
+	// the top (RFC 6376 §6.1 lets a verifier choose); 0 = 5, negative = no
+	// limit.
+	MaxSignatures int
+	// Now is the time to hold x= against; nil = time.Now.
+	Now func() time.Time
+}
+
+// Verification is what became of one signature.
+type Verification struct {
+	// Result is Pass, Fail (the message or the signature was changed),
+	// Policy (good, but not counted), TempError (no key for now) or
+	// PermError (broken signature or key, or none), as in RFC 8601 §2.7.1.
+	Result auth.Result
+	// Err says why Result is not Pass; it wraps one of the errors of this
+	// package. Its text may come from the DNS: see Reason.
+	Err error
+	// Signature is never nil; after a syntax error it is incomplete.
+	Signature *Signature
+	// Key is nil when none was found.
+	Key *Record
+	// Unsigned is the number of octets of the canonical body that l= leaves
+	// out. Whoever wants can add anything there, so Result is Policy then.
+	Unsigned int64
+}
+
+// Reason returns why the result is not Pass in a few public words, "" after
+// Pass.
+func (v *Verification) Reason() string {
+	for _, err := range [...]error{ErrSyntax, ErrAlgorithm, ErrExpired, ErrKeyMissing, ErrKeyRevoked,
+		ErrKeyUnfit, ErrKeyWeak, ErrKeyLookup, ErrBodyHash, ErrBodyPartial, ErrSignature} {
+		if errors.Is(v.Err, err) {
+			return strings.TrimPrefix(err.Error(), "dkim: ")
+		}
+	}
+	return ""
+}
+
+// MethodResult returns v for an Authentication-Results field
+// (RFC 8601 §2.7.1, RFC 6008).
+func (v *Verification) MethodResult() auth.MethodResult {
+	m := auth.MethodResult{Method: "dkim", Result: v.Result, Reason: v.Reason()}
+	if v.Key != nil && v.Key.Testing {
+		m.Comment = "testing"
+	}
+	s := v.Signature
+	add := func(name, value string) {
+		if value != "" {
+			m.Props = append(m.Props, auth.Property{Type: "header", Name: name, Value: value})
+		}
+	}
+	m.Props = make([]auth.Property, 0, 5)
+	add("d", s.Domain)
+	if s.Domain != "" && s.Identity != "@"+s.Domain {
+		add("i", s.Identity)
+	}
+	add("s", s.Selector)
+	add("a", s.Algorithm)
+	add("b", s.prefix())
+	return m
+}
+
+// Begin begins one message. Keys are looked up concurrently as soon as the
+// header has ended, under ctx, whose deadline bounds them: a key that has not
+// come by then is a TempError.
+func (v *Verifier) Begin(ctx context.Context) *Pass {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &Pass{v: v, ctx: ctx, cancel: cancel}
+	p.checks, p.keys, p.sums = p.checkRoom[:0], p.keyRoom[:0], p.sumRoom[:0]
+	return p
+}
+
+// Pass verifies one message: write the message to it, call Results, and Close
+// in any case. It is not for concurrent use.
+type Pass struct {
+	v      *Verifier
+	ctx    context.Context
+	cancel context.CancelFunc
+	head   headerBlock
+	fields []field
+	checks []check
+	keys   []lookup
+	sums   []bodySum
+	wg     sync.WaitGroup
+	err    error
+	parsed bool
+	ended  bool
+	out    []Verification
+
+	// Room for as many as most messages have.
+	checkRoom [2]check
+	keyRoom   [2]lookup
+	sumRoom   [2]bodySum
+}
+
+// check is one signature on its way.
+type check struct {
+	out   Verification
+	field int // index in fields
+	sum   int // index in sums
+	key   int // index in keys
+}
+
+// bodySum is one hash of the body, shared by the signatures that want it.
+type bodySum struct {
+	*bodyHasher
+	canon Canonicalization
+}
+
+// lookup is one key record being fetched; txt and err are valid after the
+// wait.
+type lookup struct {
+	name string // absolute
+	txt  []string
+	err  error
+}
+
+// Write takes the next piece of the message. It neither fails nor waits for
+// the DNS.
+func (p *Pass) Write(b []byte) (int, error) {
+	n := len(b)
+	if !p.head.done {
+		b = p.head.write(b)
+		if p.head.done {
+			p.headerEnds()
+		}
+	}
+	if len(b) > 0 {
+		for i := range p.sums {
+			p.sums[i].write(b)
+		}
+	}
+	return n, nil
+}
+
+// Header returns the header of the message without the empty line, once Write
+// has seen all of it; nil before, or when it is too large. It must not be
+// changed.
+func (p *Pass) Header() []byte {
+	if !p.head.done {
+		return nil
+	}
+	return p.head.buf
+}
+
+// End ends the message and returns its header, which need not have been
+// followed by an empty line; nil when it is too large. Write must not be
+// called again. Results ends the message too.
+func (p *Pass) End() []byte {
+	if !p.parsed {
+		p.headerEnds()
+	}
+	return p.head.buf
+}
+
+// headerEnds finds the signatures and sends for their keys.
+func (p *Pass) headerEnds() {
+	p.parsed = true
+	if p.head.large {
+		p.err = ErrHeader
+		return
+	}
+	if p.fields, p.err = splitFields(p.head.buf); p.err != nil {
+		return
+	}
+	limit := p.v.MaxSignatures
+	if limit == 0 {
+		limit = 5
+	}
+	for i, f := range p.fields {
+		if !f.is(p.head.buf, FieldName) {
+			continue
+		}
+		if len(p.checks) == limit {
+			break
+		}
+		p.checks = append(p.checks, p.begin(i))
+	}
+	var resolver Resolver = net.DefaultResolver
+	if p.v.Resolver != nil {
+		resolver = p.v.Resolver
+	}
+	for i := range p.keys {
+		k := &p.keys[i]
+		if k.err = p.ctx.Err(); k.err != nil {
+			continue // closed: nothing is begun
+		}
+		p.wg.Go(func() {
+			defer func() {
+				if r := recover(); r != nil {
+					k.err = fmt.Errorf("dkim: resolver panicked: %v", r)
+				}
+			}()
+			k.txt, k.err = resolver.LookupTXT(p.ctx, k.name)
+		})
+	}
+}
+
+// begin parses one signature and says what it needs.
+func (p *Pass) begin(i int) check {
+	f := p.fields[i]
+	raw := p.head.buf[f.start:f.end]
+	colon := strings.IndexByte(string(raw), ':')
+	c := check{field: i, sum: -1}
+	s, err := ParseSignature(string(raw[colon+1:]))
+	c.out.Signature = s
+	s.from, s.to = s.from+colon+1, s.to+colon+1
+	if err == nil && !s.Expires.IsZero() && p.now().After(s.Expires) {
+		err = ErrExpired
+	}
+	if err == nil && len(s.BodyHash) != sha256.Size {
+		err = fmt.Errorf("%w: bh= has %d octets", ErrSyntax, len(s.BodyHash))
+	}
+	if err != nil {
+		c.out.Result, c.out.Err = auth.PermError, err
+		return c
+	}
+	c.sum = slices.IndexFunc(p.sums, func(b bodySum) bool { return b.canon == s.Body && b.limit == s.BodyLength })
+	if c.sum < 0 {
+		c.sum = len(p.sums)
+		p.sums = append(p.sums, bodySum{bodyHasher: newBodyHasher(s.Body, s.BodyLength), canon: s.Body})
+	}
+	name := RecordName(s.Selector, s.Domain) + "."
+	c.key = slices.IndexFunc(p.keys, func(k lookup) bool { return k.name == name })
+	if c.key < 0 {
+		c.key = len(p.keys)
+		p.keys = append(p.keys, lookup{name: name})
+	}
+	return c
+}
+
+func (p *Pass) now() time.Time {
+	if p.v.Now != nil {
+		return p.v.Now()
+	}
+	return time.Now()
+}
+
+// Results ends the message, waits for the keys, and returns what became of
+// each signature, from the top of the header down; none for a message that is
+// not signed. The only error is ErrHeader. Calls after the first return the
+// same; a call after Close reports keys that had not come as TempError.
+func (p *Pass) Results() ([]Verification, error) {
+	if p.ended {
+		return p.out, p.err
+	}
+	p.ended = true
+	p.End()
+	for i := range p.sums {
+		p.sums[i].sum()
+	}
+	p.wg.Wait()
+	p.cancel()
+	if p.err != nil {
+		return nil, p.err
+	}
+	used := make([]bool, len(p.fields))
+	canon := make([]byte, 0, 2*len(p.head.buf))
+	p.out = make([]Verification, len(p.checks))
+	for i := range p.checks {
+		c := &p.checks[i]
+		if c.sum >= 0 {
+			clear(used)
+			used[c.field] = true
+			canon = p.signed(canon[:0], c, used)
+			c.out.Result, c.out.Err = c.finish(&p.keys[c.key], p.sums[c.sum].bodyHasher, canon)
+		}
+		p.out[i] = c.out
+	}
+	return p.out, nil
+}
+
+// Close ends the lookups and waits for them; it is needed when Results is not
+// called, and does no harm when it was.
+func (p *Pass) Close() error {
+	p.cancel()
+	p.wg.Wait()
+	return nil
+}
+
+// signed appends what the signature was made over (RFC 6376 §3.7).
+func (p *Pass) signed(dst []byte, c *check, used []bool) []byte {
+	s := c.out.Signature
+	block := p.head.buf
+	dst = selectFields(dst, block, p.fields, used, s.Fields, s.Header)
+	f := p.fields[c.field]
+	raw := block[f.start:f.end]
+	// The signature's own field comes last, with b= empty and without its
+	// line end. It is put together behind dst first.
+	end := len(dst)
+	dst = append(append(dst, raw[:s.from]...), raw[s.to:]...)
+	own := dst[end:]
+	dst = appendHeader(dst, own, s.Header)
+	return append(dst[:end], dst[end+len(own):len(dst)-len(crlf)]...)
+}
+
+// finish judges a signature whose key has come.
+func (c *check) finish(key *lookup, body *bodyHasher, signed []byte) (auth.Result, error) {
+	s := c.out.Signature
+	if err := c.findKey(key); err != nil {
+		if errors.Is(err, ErrKeyLookup) {
+			return auth.TempError, err
+		}
+		return auth.PermError, err
+	}
+	if subtle.ConstantTimeCompare(body.digest[:], s.BodyHash) != 1 || s.BodyLength > body.n {
+		return auth.Fail, ErrBodyHash
+	}
+	digest := sha256.Sum256(signed)
+	switch k := c.out.Key.PublicKey.(type) {
+	case *rsa.PublicKey:
+		if err := rsa.VerifyPKCS1v15(k, crypto.SHA256, digest[:], s.Signature); err != nil {
+			return auth.Fail, fmt.Errorf("%w: %w", ErrSignature, err)
+		}
+	case ed25519.PublicKey:
+		if !ed25519.Verify(k, digest[:], s.Signature) {
+			return auth.Fail, ErrSignature
+		}
+	}
+	if s.BodyLength >= 0 && body.n > s.BodyLength {
+		c.out.Unsigned = body.n - s.BodyLength
+		return auth.Policy, ErrBodyPartial
+	}
+	return auth.Pass, nil
+}
+
+// findKey reads the records that came and takes the first that is a key for
+// this signature; several are not forbidden (RFC 6376 §6.1.2).
+func (c *check) findKey(k *lookup) error {
+	switch {
+	case dnserr.NotFound(k.err):
+		return ErrKeyMissing
+	case k.err != nil:
+		return fmt.Errorf("%w: %w", ErrKeyLookup, k.err)
+	case len(k.txt) == 0:
+		return ErrKeyMissing
+	}
+	var first error
+	for _, txt := range k.txt {
+		r, err := ParseRecord(txt)
+		if err == nil {
+			c.out.Key = r
+			if err = r.fits(c.out.Signature); err == nil {
+				return nil
+			}
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// fits reports, as nil, that the key may be used for a signature.
+func (r *Record) fits(s *Signature) error {
+	var ok bool
+	switch r.PublicKey.(type) {
+	case *rsa.PublicKey:
+		ok = s.Algorithm == RSASHA256
+	case ed25519.PublicKey:
+		ok = s.Algorithm == Ed25519SHA256
+	}
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: its type is not that of a=%s", ErrKeyUnfit, s.Algorithm)
+	case r.Hashes != nil && !slices.Contains(r.Hashes, "sha256"):
+		return fmt.Errorf("%w: h= does not allow sha256", ErrKeyUnfit)
+	case r.Services != nil && !slices.Contains(r.Services, "*") && !slices.Contains(r.Services, "email"):
+		return fmt.Errorf("%w: s= does not allow e-mail", ErrKeyUnfit)
+	case r.Strict && s.identityDomain() != s.Domain:
+		return fmt.Errorf("%w: t=s and i= in a subdomain", ErrKeyUnfit)
+	}
+	return nil
+}

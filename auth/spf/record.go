@@ -1,0 +1,289 @@
+package spf
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/postrider/postrider/auth"
+)
+
+// What makes the result of a check a permanent or a temporary error. The
+// errors of this package wrap them.
+var (
+	ErrSyntax   = errors.New("spf: syntax error")
+	ErrMultiple = errors.New("spf: more than one record")
+	ErrNoRecord = errors.New("spf: included domain has no record")
+	ErrLimit    = errors.New("spf: too many DNS lookups")
+	ErrVoid     = errors.New("spf: too many DNS lookups without an answer")
+	ErrLookup   = errors.New("spf: DNS lookup failed")
+)
+
+// Record is a parsed SPF record (RFC 7208 §4.6).
+type Record struct {
+	Mechanisms []Mechanism
+	// Redirect and Exp are the domain-specs of these modifiers, "" = absent.
+	Redirect, Exp string
+	// Modifiers are those that this package does not know.
+	Modifiers []Modifier
+}
+
+// Mechanism is one directive of a record.
+type Mechanism struct {
+	// Result is what a match means: Pass, Fail, SoftFail or Neutral.
+	Result auth.Result
+	// Name is all, include, a, mx, ptr, ip4, ip6 or exists.
+	Name string
+	// Domain is the domain-spec with its macros; "" = not given, which means
+	// the current domain.
+	Domain string
+	// Network of ip4 and ip6.
+	Network netip.Prefix
+	// Bits4 and Bits6 are the prefix lengths of a and mx, 32 and 128 when
+	// not given.
+	Bits4, Bits6 int
+}
+
+// Modifier is a name=value of a record.
+type Modifier struct{ Name, Value string }
+
+// String returns the mechanism as a record has it, in normal form: an
+// explicit qualifier only where it is not "+".
+func (m *Mechanism) String() string {
+	s := m.Name
+	switch m.Result {
+	case auth.Fail:
+		s = "-" + s
+	case auth.SoftFail:
+		s = "~" + s
+	case auth.Neutral:
+		s = "?" + s
+	}
+	if m.Domain != "" {
+		s += ":" + m.Domain
+	}
+	switch m.Name {
+	case "ip4", "ip6":
+		s += ":" + m.Network.Addr().String()
+		if !m.Network.IsSingleIP() {
+			s += "/" + strconv.Itoa(m.Network.Bits())
+		}
+	case "a", "mx":
+		if m.Bits4 != 32 {
+			s += "/" + strconv.Itoa(m.Bits4)
+		}
+		if m.Bits6 != 128 {
+			s += "//" + strconv.Itoa(m.Bits6)
+		}
+	}
+	return s
+}
+
+// String returns the record in normal form: mechanisms before modifiers.
+func (r *Record) String() string {
+	var b strings.Builder
+	b.WriteString("v=spf1")
+	for i := range r.Mechanisms {
+		b.WriteString(" " + r.Mechanisms[i].String())
+	}
+	if r.Redirect != "" {
+		b.WriteString(" redirect=" + r.Redirect)
+	}
+	if r.Exp != "" {
+		b.WriteString(" exp=" + r.Exp)
+	}
+	for _, m := range r.Modifiers {
+		b.WriteString(" " + m.Name + "=" + m.Value)
+	}
+	return b.String()
+}
+
+const version = "v=spf1"
+
+// isRecord reports whether a TXT record is an SPF record (RFC 7208 §4.5).
+func isRecord(txt string) bool {
+	return len(txt) >= len(version) && strings.EqualFold(txt[:len(version)], version) &&
+		(len(txt) == len(version) || txt[len(version)] == ' ')
+}
+
+// ParseRecord parses the text of a record. All of it is checked (RFC 7208
+// §4.6); errors wrap ErrSyntax.
+func ParseRecord(txt string) (*Record, error) {
+	r := new(Record)
+	if err := r.parse(txt); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Record) parse(txt string) error {
+	if !isRecord(txt) {
+		return fmt.Errorf("%w: not an SPF record", ErrSyntax)
+	}
+	for rest := txt[len(version):]; rest != ""; {
+		if rest[0] == ' ' {
+			rest = rest[1:]
+			continue
+		}
+		term := rest
+		if i := strings.IndexByte(rest, ' '); i >= 0 {
+			term = rest[:i]
+		}
+		rest = rest[len(term):]
+		if err := r.term(term); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syntax(term string) error { return fmt.Errorf("%w: %.100q", ErrSyntax, term) }
+
+func (r *Record) term(term string) error {
+	end := strings.IndexAny(term, ":/=")
+	if end >= 0 && term[end] == '=' {
+		return r.modifier(term[:end], term[end+1:])
+	}
+	m := Mechanism{Result: auth.Pass, Bits4: 32, Bits6: 128}
+	rest := term
+	switch rest[0] {
+	case '+':
+		rest = rest[1:]
+	case '-':
+		m.Result, rest = auth.Fail, rest[1:]
+	case '~':
+		m.Result, rest = auth.SoftFail, rest[1:]
+	case '?':
+		m.Result, rest = auth.Neutral, rest[1:]
+	}
+	name, arg := rest, ""
+	if i := strings.IndexAny(rest, ":/"); i >= 0 {
+		name, arg = rest[:i], rest[i:]
+	}
+	ok := false
+	switch m.Name = mechanismName(name); m.Name {
+	case "all":
+		ok = arg == ""
+	case "include", "exists":
+		ok = m.domain(arg, true)
+	case "ptr":
+		ok = m.domain(arg, false)
+	case "a", "mx":
+		if arg, ok = m.cidr(arg); ok {
+			ok = m.domain(arg, false)
+		}
+	case "ip4":
+		ok = m.network(arg, true)
+	case "ip6":
+		ok = m.network(arg, false)
+	}
+	if !ok {
+		return syntax(term)
+	}
+	r.Mechanisms = append(r.Mechanisms, m)
+	return nil
+}
+
+// mechanismName returns the lower-case name of a known mechanism, else "".
+func mechanismName(s string) string {
+	for _, name := range [...]string{"all", "include", "a", "mx", "ip4", "ip6", "exists", "ptr"} {
+		if strings.EqualFold(s, name) {
+			return name
+		}
+	}
+	return ""
+}
+
+func (r *Record) modifier(name, value string) error {
+	for i := 0; i < len(name); i++ {
+		c := name[i] | 0x20
+		alpha := c >= 'a' && c <= 'z'
+		if !alpha && (i == 0 || !(name[i] >= '0' && name[i] <= '9') && strings.IndexByte("-_.", name[i]) < 0) {
+			return syntax(name + "=")
+		}
+	}
+	if name == "" {
+		return syntax("=" + value)
+	}
+	var field *string
+	switch {
+	case strings.EqualFold(name, "redirect"):
+		field = &r.Redirect
+	case strings.EqualFold(name, "exp"):
+		field = &r.Exp
+	default:
+		if !validMacro(value, true) {
+			return syntax(name + "=" + value)
+		}
+		r.Modifiers = append(r.Modifiers, Modifier{name, value})
+		return nil
+	}
+	// RFC 7208 §6: each at most once.
+	if *field != "" || !validDomainSpec(value) {
+		return syntax(name + "=" + value)
+	}
+	*field = value
+	return nil
+}
+
+// domain takes ":domain-spec".
+func (m *Mechanism) domain(arg string, required bool) bool {
+	if arg == "" {
+		return !required
+	}
+	m.Domain = arg[1:]
+	return arg[0] == ':' && validDomainSpec(m.Domain)
+}
+
+// cidr takes a dual-cidr-length from the end of arg and returns what is before
+// it (RFC 7208 §5.6).
+func (m *Mechanism) cidr(arg string) (string, bool) {
+	// A slash that no digits follow is part of the domain-spec.
+	if i := strings.LastIndex(arg, "//"); i >= 0 && isDigits(arg[i+2:]) {
+		n, ok := prefixLength(arg[i+2:], 128)
+		if !ok {
+			return "", false
+		}
+		m.Bits6, arg = n, arg[:i]
+	}
+	if i := strings.LastIndexByte(arg, '/'); i >= 0 && isDigits(arg[i+1:]) {
+		n, ok := prefixLength(arg[i+1:], 32)
+		if !ok {
+			return "", false
+		}
+		m.Bits4, arg = n, arg[:i]
+	}
+	return arg, true
+}
+
+func isDigits(s string) bool { return strings.Trim(s, "0123456789") == "" }
+
+func prefixLength(s string, most int) (int, bool) {
+	if s == "" || len(s) > 3 || !isDigits(s) || s[0] == '0' && s != "0" {
+		return 0, false
+	}
+	n, err := strconv.Atoi(s)
+	return n, err == nil && n <= most
+}
+
+func (m *Mechanism) network(arg string, four bool) bool {
+	if len(arg) < 2 || arg[0] != ':' {
+		return false
+	}
+	host, length, cut := strings.Cut(arg[1:], "/")
+	a, err := netip.ParseAddr(host)
+	if err != nil || a.Is4() != four || a.Zone() != "" {
+		return false
+	}
+	n := a.BitLen()
+	if cut {
+		var ok bool
+		if n, ok = prefixLength(length, n); !ok {
+			return false
+		}
+	}
+	m.Network = netip.PrefixFrom(a, n)
+	return true
+}
