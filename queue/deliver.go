@@ -1,0 +1,293 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/postrider/postrider/smtp"
+)
+
+// job is one lease being worked on, by one goroutine.
+type job struct {
+	lease   *Lease
+	lane    *lane // nil = an alarm
+	started time.Time
+	// For the scheduler, once it is done: what it says of the site, and when
+	// the entry is due again.
+	verdict     verdict
+	next, alarm time.Time
+}
+
+// do works on a lease until its outcome is written.
+func (r *run) do(leased context.Context, j *job) {
+	e := j.lease.Entry
+	ctx, cancel := context.WithCancel(leased)
+	defer cancel()
+	r.mu.Lock()
+	r.active[e.ID] = cancel
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		delete(r.active, e.ID)
+		r.mu.Unlock()
+	}()
+
+	o := &Outcome{Lease: j.lease, Last: e.Last, Due: e.Due, Alarm: e.Alarm, Attempt: e.Attempt}
+	now := time.Now()
+	end := r.q.expiry(e)
+	switch {
+	case !end.IsZero() && !now.Before(end):
+		r.q.settle(o, make([]fate, len(e.Envelope.To)), now)
+	case j.lane == nil:
+		r.q.alarmed(o, now)
+	case r.pausedEntry(e):
+		o.Held = true
+		r.q.event(o, EventHeld, now, smtp.Recipient{}, smtp.Result{})
+	default:
+		r.attempt(ctx, j, o)
+	}
+	if r.finish(o) && len(o.Done) < len(e.Envelope.To) && !o.Held {
+		j.next, j.alarm = o.Due, o.Alarm
+	}
+}
+
+// fate is what an attempt means for one recipient.
+type fate struct {
+	kind   EventKind // 0 = it was not tried, or its time is over
+	result smtp.Result
+}
+
+// attempt delivers once and notes the outcome.
+func (r *run) attempt(ctx context.Context, j *job, o *Outcome) {
+	e := j.lease.Entry
+	body := &lazyBody{ctx: ctx, storage: r.q.Storage, m: e.Message}
+	env := e.Envelope
+	results := r.deliver(ctx, &env, body)
+	body.close()
+	now := time.Now()
+
+	fates := make([]fate, len(e.Envelope.To))
+	tried := false
+	for i := range fates {
+		f := &fates[i]
+		switch {
+		case i < len(results):
+			f.result = results[i]
+		default:
+			f.result.Err = fmt.Errorf("queue: the transport returned %d results for %d recipients", len(results), len(fates))
+		}
+		if f.result.Err != nil && body.err != nil {
+			f.result.Err = &smtp.Error{Code: 451, Enhanced: smtp.EnhancedCode{4, 3, 0},
+				Text: "Cannot read the message", Scope: smtp.ScopeMessage, Err: body.err}
+		}
+		f.kind = kindOf(f.result.Err, ctx)
+		tried = tried || f.kind != 0
+		j.verdict = max(j.verdict, verdictOf(f.result.Err))
+	}
+	if body.err != nil && !errors.Is(body.err, context.Canceled) {
+		j.verdict = vNone
+		r.q.log().Error("queue: reading a message", "message", e.Message.ID, "err", body.err)
+	}
+	if anyDelivered(fates) {
+		j.verdict = vWell
+	}
+	if !tried { // cut short: put back as it was
+		return
+	}
+	o.Attempt++
+	r.q.settle(o, fates, now)
+}
+
+func anyDelivered(fates []fate) bool {
+	return slices.ContainsFunc(fates, func(f fate) bool { return f.kind == EventDelivered })
+}
+
+// deliver calls the transport; it panics for nobody.
+func (r *run) deliver(ctx context.Context, env *smtp.Envelope, body *lazyBody) (results []smtp.Result) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.q.log().Error("queue: the transport panicked", "panic", p)
+			err := fmt.Errorf("queue: the transport panicked: %v", p)
+			results = make([]smtp.Result, len(env.To))
+			for i := range results {
+				results[i].Err = err
+			}
+		}
+	}()
+	return r.q.Transport.Deliver(ctx, env, body)
+}
+
+// kindOf says what an error means; ctx is the delivery's.
+func kindOf(err error, ctx context.Context) EventKind {
+	if err == nil {
+		return EventDelivered
+	}
+	var e *smtp.Error
+	known := errors.As(err, &e)
+	if (!known || !e.Unsure) && ctx.Err() != nil &&
+		(errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		return 0
+	}
+	if known && !e.Temporary() && !e.Unsure {
+		return EventFailed
+	}
+	return EventDeferred
+}
+
+func verdictOf(err error) verdict {
+	var e *smtp.Error
+	switch {
+	case err == nil || !errors.As(err, &e):
+		return vNone
+	case errors.Is(err, context.Canceled):
+		return vNone
+	case e.Scope == smtp.ScopeRoute:
+		return vRoute
+	case e.Scope == smtp.ScopeHost:
+		return vHost
+	}
+	return vAnswer
+}
+
+// settle writes the fates of an entry's recipients into o: who is done, what
+// is tried again and when, the notices and the events. Recipients whose time
+// is over, or that were tried often enough, are done too.
+func (q *Queue) settle(o *Outcome, fates []fate, now time.Time) {
+	e := o.Lease.Entry
+	end := q.expiry(e)
+	tooOld := !end.IsZero() && !now.Before(end)
+	gaveUp := tooOld
+	var delay time.Duration
+	if !tooOld && slices.ContainsFunc(fates, func(f fate) bool { return f.kind == EventDeferred }) {
+		tried := *e
+		tried.Attempt = o.Attempt
+		tried.Last = make([]smtp.Result, len(fates))
+		for i := range fates {
+			tried.Last[i] = fates[i].result
+		}
+		delay = q.retry(&tried)
+		gaveUp = delay <= 0 || q.MaxAttempts > 0 && o.Attempt >= q.MaxAttempts
+	}
+	o.Done, o.Last = nil, nil
+	o.Due = now
+	if delay > 0 && !gaveUp {
+		o.Due = now.Add(delay)
+	}
+	var n notice
+	for i, f := range fates {
+		to := e.Envelope.To[i]
+		if f.kind == 0 { // not tried now: what was said last stands
+			f.result = smtp.Result{}
+			if i < len(e.Last) {
+				f.result = e.Last[i]
+			}
+		}
+		if tooOld && f.kind == 0 || gaveUp && f.kind == EventDeferred {
+			f.kind = EventExpired
+		}
+		if f.kind == 0 || f.kind == EventDeferred {
+			o.Last = append(o.Last, f.result)
+		} else {
+			o.Done = append(o.Done, i)
+			n.add(f.kind, to, f.result)
+		}
+		if f.kind != 0 {
+			q.event(o, f.kind, now, to, f.result)
+		}
+	}
+	q.notify(o, &n, now)
+}
+
+// retry asks the schedule.
+func (q *Queue) retry(e *Entry) time.Duration {
+	if q.Retry != nil {
+		return q.Retry(e)
+	}
+	return defaultRetry(e)
+}
+
+// alarmed looks at an entry whose alarm is due but which is not too old: its
+// delay notice is owed.
+func (q *Queue) alarmed(o *Outcome, now time.Time) {
+	e := o.Lease.Entry
+	if q.noticed(e) {
+		o.Alarm = q.alarm(e, true) // the settings changed
+		return
+	}
+	o.Alarm = q.alarm(e, true)
+	var n notice
+	for i, to := range e.Envelope.To {
+		var last smtp.Result
+		if i < len(e.Last) {
+			last = e.Last[i]
+		}
+		n.add(EventDelayed, to, last)
+		q.event(o, EventDelayed, now, to, last)
+	}
+	q.notify(o, &n, now)
+}
+
+// event adds an event to o.
+func (q *Queue) event(o *Outcome, kind EventKind, now time.Time, to smtp.Recipient, res smtp.Result) {
+	e := o.Lease.Entry
+	ev := Event{ID: NewID(), Kind: kind, Time: now, Message: e.Message, Entry: e.ID, Lane: e.Lane,
+		From: e.Envelope.From, To: to.Address, Attempt: o.Attempt, Result: res}
+	if kind == EventDeferred {
+		ev.Next = o.Due
+	}
+	o.Events = append(o.Events, ev)
+}
+
+// lazyBody opens a message when it is read first: a host that cannot be
+// reached costs no read.
+type lazyBody struct {
+	ctx     context.Context
+	storage Storage
+	m       *Message
+
+	once sync.Once
+	blob Blob
+	mu   sync.Mutex
+	err  error
+}
+
+func (b *lazyBody) Size() int64 { return b.m.Size }
+
+func (b *lazyBody) ReadAt(p []byte, off int64) (int, error) {
+	b.once.Do(func() {
+		blob, err := b.storage.Open(b.ctx, b.m)
+		b.blob = blob
+		b.fail(err)
+	})
+	if b.blob == nil {
+		return 0, cmp.Or(b.err, errBodyClosed)
+	}
+	n, err := b.blob.ReadAt(p, off)
+	if err != io.EOF {
+		b.fail(err)
+	}
+	return n, err
+}
+
+func (b *lazyBody) fail(err error) {
+	if err != nil {
+		b.mu.Lock()
+		b.err = err
+		b.mu.Unlock()
+	}
+}
+
+var errBodyClosed = errors.New("queue: body read after its delivery")
+
+func (b *lazyBody) close() {
+	b.once.Do(func() {}) // it is not opened any more
+	if b.blob != nil {
+		b.blob.Close()
+	}
+}

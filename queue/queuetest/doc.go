@@ -1,0 +1,12 @@
+// Package queuetest checks storages of package queue, and scripts the far side
+// for tests of programs that use a queue.
+//
+//	func TestStorage(t *testing.T) {
+//		queuetest.Run(t, func(t *testing.T, c queuetest.Config) queue.Storage {
+//			return &memqueue.Storage{Now: c.Now, MaxBytes: c.MaxBytes}
+//		})
+//	}
+//
+// [Run] takes any queue.Storage through what its documentation promises.
+// [Transport] is a queue.Transport that answers what a test says.
+package queuetest

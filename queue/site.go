@@ -1,0 +1,152 @@
+package queue
+
+import (
+	"container/heap"
+	"time"
+)
+
+// site is what shares hosts: its limit is learned, in memory.
+type site struct {
+	name     string
+	inflight int
+	parked   classes // lanes that wait for room here
+	// limit is how many deliveries may run: a success adds its share of one
+	// whole window, a failure of the host halves it.
+	limit    float64
+	fails    int       // failures of the host in a row
+	lastCut  time.Time // when limit was halved last
+	downs    int       // how often in a row it was found down
+	until    time.Time // down until then
+	probing  bool      // one delivery at a time until it answers
+	lastUsed time.Time
+	place    int // in sites.down + 1
+}
+
+// verdict is what a delivery says of its site.
+type verdict uint8
+
+const (
+	vNone   verdict = iota // nothing: it was cut short, or failed on our side
+	vWell                  // a recipient was taken
+	vAnswer                // the host answered, but took none
+	vHost                  // the host failed
+	vRoute                 // every host failed
+)
+
+const (
+	failsToDown   = 3 // failures in a row after which a site is left alone
+	firstDown     = time.Minute
+	longestDown   = 30 * time.Minute
+	siteMemory    = 10 * time.Minute // how long an idle site's limit is remembered
+	siteStartPart = 4                // a site starts at this part of its limit
+)
+
+// room is how many deliveries may begin.
+func (s *site) room(now time.Time) int {
+	if now.Before(s.until) {
+		return 0
+	}
+	if s.probing {
+		return 1 - s.inflight
+	}
+	return int(s.limit) - s.inflight
+}
+
+// heed takes a verdict of a delivery that began at started. retry is when its
+// entry is tried again: there is no reason to ask the site later than that.
+func (s *site) heed(v verdict, started, now time.Time, retry time.Duration, highest int) {
+	s.lastUsed = now
+	switch v {
+	case vWell:
+		s.fails, s.downs, s.probing = 0, 0, false
+		s.limit = min(s.limit+1/s.limit, float64(highest))
+	case vAnswer:
+		s.fails, s.downs, s.probing = 0, 0, false
+	case vHost, vRoute:
+		// What was under way when the limit was halved saw the same failure.
+		if started.Before(s.lastCut) {
+			return
+		}
+		s.lastCut = now
+		s.limit = max(s.limit/2, 1)
+		s.fails++
+		if v == vRoute || s.probing || s.fails >= failsToDown {
+			d := firstDown << min(s.downs, 5)
+			if retry > 0 {
+				d = min(d, retry)
+			}
+			s.until = now.Add(min(d, longestDown))
+			s.downs++
+			s.probing = true
+		}
+	}
+}
+
+// sites are those with work or a memory.
+type sites struct {
+	byName  map[string]*site
+	down    downHeap // those to wake up at their time
+	highest int      // Queue.PerSite
+	swept   time.Time
+}
+
+func (ss *sites) get(name string, now time.Time) *site {
+	s := ss.byName[name]
+	if s == nil {
+		s = &site{name: name, limit: max(float64(ss.highest)/siteStartPart, 1), lastUsed: now}
+		ss.byName[name] = s
+	}
+	return s
+}
+
+// wait enters a site that is down, so that it is woken.
+func (ss *sites) wait(s *site) {
+	if s.place != 0 {
+		heap.Fix(&ss.down, s.place-1)
+		return
+	}
+	heap.Push(&ss.down, s)
+}
+
+// back returns a site whose time down is over, or nil.
+func (ss *sites) back(now time.Time) *site {
+	if len(ss.down) == 0 || now.Before(ss.down[0].until) {
+		return nil
+	}
+	return heap.Pop(&ss.down).(*site)
+}
+
+// sweep forgets sites that were idle for long.
+func (ss *sites) sweep(now time.Time) {
+	if now.Sub(ss.swept) < time.Minute {
+		return
+	}
+	ss.swept = now
+	for name, s := range ss.byName {
+		if s.inflight == 0 && s.parked.empty() && s.place == 0 && now.Sub(s.lastUsed) > siteMemory {
+			delete(ss.byName, name)
+		}
+	}
+}
+
+type downHeap []*site
+
+func (h downHeap) Len() int           { return len(h) }
+func (h downHeap) Less(i, j int) bool { return h[i].until.Before(h[j].until) }
+func (h downHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i+1, j+1
+}
+func (h *downHeap) Push(x any) {
+	s := x.(*site)
+	*h = append(*h, s)
+	s.place = len(*h)
+}
+func (h *downHeap) Pop() any {
+	last := len(*h) - 1
+	s := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	s.place = 0
+	return s
+}
