@@ -1,0 +1,137 @@
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+
+	"github.com/postrider/postrider/auth/verify"
+	"github.com/postrider/postrider/smtp"
+	"github.com/postrider/postrider/smtp/smtpserver"
+	"github.com/postrider/postrider/store"
+)
+
+// Backend is a smtpserver.Backend for inbound mail. Recipients and Target are
+// needed, and the fields are read-only once it serves. It is safe for
+// concurrent use.
+type Backend struct {
+	// Recipients tells where mail for an address goes: to one mailbox, or to
+	// several for an alias. An error refuses the address: ErrRelay, ErrNoUser,
+	// store.ErrQuota, or an *smtp.Error with words of its own; anything else
+	// is a temporary failure. No targets and no error is ErrNoUser. It is
+	// called at each RCPT, so make it quick.
+	Recipients func(ctx context.Context, to smtp.Address) ([]store.Target, error)
+	// Target stores the message.
+	Target Target
+	// Verifier checks each message: SPF, DKIM, DMARC and the client's name;
+	// nil = none of it. Over LMTP the client is a host of ours, so SPF and its
+	// name say nothing and are left out.
+	Verifier *verify.Verifier
+	// Policy is asked when the message is here and checked, before Target. An
+	// error refuses the message: best an *smtp.Error. It may also set in.Junk
+	// and add fields to in.Trace. nil accepts all; see DMARC for a good start.
+	Policy func(ctx context.Context, in *Inbound) error
+	// AuthServID is our name in Authentication-Results (RFC 8601 §2.5); "" =
+	// the Verifier's, else the server's host name.
+	AuthServID string
+	// MaxReceived is how many Received fields a message may have (RFC 5321
+	// §6.3); 0 = 50, negative = no limit.
+	MaxReceived int
+	// Log gets one line for each message; nil = slog.Default().
+	Log *slog.Logger
+}
+
+const defaultMaxReceived = 50
+
+// NewSession implements smtpserver.Backend.
+func (b *Backend) NewSession(ctx context.Context, c *smtpserver.Conn) (smtpserver.Session, error) {
+	s := &session{b: b, c: c, ctx: ctx, authServID: b.AuthServID}
+	if s.authServID == "" && b.Verifier != nil {
+		s.authServID = b.Verifier.AuthServID
+	}
+	if s.authServID == "" {
+		s.authServID = c.Hostname()
+	}
+	return s, nil
+}
+
+func (b *Backend) log() *slog.Logger {
+	if b.Log != nil {
+		return b.Log
+	}
+	return slog.Default()
+}
+
+// session is one connection.
+type session struct {
+	b          *Backend
+	c          *smtpserver.Conn
+	ctx        context.Context // the connection's: checks outlive the command that begins them
+	authServID string
+
+	// Of the transaction.
+	from  smtp.Address
+	opts  smtp.MailOptions
+	rcpt  []Recipient
+	check *verify.Pass // nil = none, or not begun
+}
+
+var (
+	_ smtpserver.LMTPSession      = (*session)(nil)
+	_ smtpserver.ExtensionSession = (*session)(nil)
+)
+
+// Mail implements smtpserver.Session.
+func (s *session) Mail(ctx context.Context, from smtp.Address, o smtp.MailOptions) error {
+	s.Reset()
+	s.from, s.opts = from, o
+	return nil
+}
+
+// Rcpt implements smtpserver.Session.
+func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions) error {
+	targets, err := s.b.Recipients(ctx, to)
+	if err == nil && len(targets) == 0 {
+		err = ErrNoUser
+	}
+	if err != nil {
+		return refusal(err)
+	}
+	s.rcpt = append(s.rcpt, Recipient{smtp.Recipient{Address: to, RcptOptions: o}, targets})
+	if s.check == nil && s.b.Verifier != nil {
+		// Not at MAIL: most of what is sent to unknown users is not worth a
+		// look-up.
+		src := verify.Source{Hello: s.c.Hello(), From: s.from}
+		if !strings.Contains(s.c.Protocol(), "LMTP") {
+			src.IP = s.c.Remote().Addr()
+		}
+		s.check = s.b.Verifier.Begin(s.ctx, src)
+	}
+	return nil
+}
+
+// Reset implements smtpserver.Session.
+func (s *session) Reset() {
+	if s.check != nil {
+		s.check.Close()
+	}
+	s.from, s.opts, s.rcpt, s.check = smtp.Address{}, smtp.MailOptions{}, nil, nil
+}
+
+// Close implements smtpserver.Session.
+func (s *session) Close() error {
+	s.Reset()
+	return nil
+}
+
+// Extensions implements smtpserver.ExtensionSession: notices of success (RFC
+// 3461) are not sent from here, so DSN is not promised.
+func (s *session) Extensions(offered []string) []string {
+	kept := make([]string, 0, len(offered))
+	for _, e := range offered {
+		if e != smtp.ExtDSN {
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}
