@@ -134,7 +134,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s does not belong at the top of the module", e.Name())
 		}
 	}
-	bad := regexp.MustCompile(`^(core|common|util|utils|types|model|models|helpers|misc|base|shared)(_test)?(\.go)?$`)
+	bad := regexp.MustCompile(`^(core|common|util|utils|types|model|models|helpers|misc|base|shared)(\.go)?$`)
 	err = filepath.WalkDir("../..", func(p string, d os.DirEntry, err error) error {
 		if err != nil {
 			return err
