@@ -41,6 +41,17 @@ func maildir(t *testing.T, dir string) int {
 	return n
 }
 
+// script makes a delivery agent that keeps each message in a file got.*.
+func script(t *testing.T, dir string) string {
+	t.Helper()
+	mda := filepath.Join(dir, "mda")
+	write(t, mda, "#!/bin/sh\ncat > \"$(mktemp "+dir+"/got.XXXXXX)\"\n")
+	if err := os.Chmod(mda, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return mda
+}
+
 func makeMaildir(t *testing.T, dir string) {
 	t.Helper()
 	for _, sub := range []string{"new", "cur", "tmp"} {
@@ -81,9 +92,7 @@ func TestFetchmail(t *testing.T) {
 		t.Run(proto, func(t *testing.T) {
 			fill(t, s, 10)
 			dir := t.TempDir()
-			mda := filepath.Join(dir, "mda")
-			write(t, mda, "#!/bin/sh\ncat > \"$(mktemp "+dir+"/got.XXXXXX)\"\n")
-			os.Chmod(mda, 0o700)
+			mda := script(t, dir)
 			rc := filepath.Join(dir, "fetchmailrc")
 			ssl, service := "sslproto TLS1.2+ ", "protocol "+proto
 			if plain, ok := strings.CutSuffix(proto, "s"); ok {
@@ -108,16 +117,17 @@ func TestGetmail(t *testing.T) {
 		t.Run(c.listener, func(t *testing.T) {
 			fill(t, s, 10)
 			dir := t.TempDir()
-			makeMaildir(t, filepath.Join(dir, "Mail"))
+			// A Maildir destination refuses to run as root.
+			mda := script(t, dir)
 			mailboxes := ""
 			if c.listener == "imaps" {
 				mailboxes = "mailboxes = (\"INBOX\",)\n"
 			}
-			write(t, filepath.Join(dir, "getmailrc"), fmt.Sprintf("[retriever]\ntype = %s\nserver = localhost\nport = %s\nusername = %s\npassword = %s\nca_certs = %s\n%s[destination]\ntype = Maildir\npath = %s/\n[options]\ndelete = true\n",
-				c.kind, s.port(t, c.listener), bob, bobPass, s.certFile, mailboxes, filepath.Join(dir, "Mail")))
+			write(t, filepath.Join(dir, "getmailrc"), fmt.Sprintf("[retriever]\ntype = %s\nserver = localhost\nport = %s\nusername = %s\npassword = %s\nca_certs = %s\n%s[destination]\ntype = MDA_external\npath = %s\nallow_root_commands = true\n[options]\ndelete = true\n",
+				c.kind, s.port(t, c.listener), bob, bobPass, s.certFile, mailboxes, mda))
 			run(t, dir, "getmail", "--getmaildir="+dir, "--rcfile="+filepath.Join(dir, "getmailrc"))
-			if n := maildir(t, filepath.Join(dir, "Mail")); n != 10 {
-				t.Errorf("%d messages fetched, want 10", n)
+			if got, _ := filepath.Glob(filepath.Join(dir, "got.*")); len(got) != 10 {
+				t.Errorf("%d messages fetched, want 10", len(got))
 			}
 			s.imap(t, bob, bobPass).wait("INBOX", 0)
 		})

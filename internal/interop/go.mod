@@ -1,0 +1,15 @@
+module github.com/postrider/postrider/internal/interop
+
+go 1.26.0
+
+require github.com/postrider/postrider v0.0.0
+
+require (
+	github.com/emersion/go-sasl v0.0.0-20241020182733-b788ff22d5a6 // indirect
+	github.com/miekg/dns v1.1.73 // indirect
+	golang.org/x/net v0.62.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+)
+
+replace github.com/postrider/postrider => ../..
