@@ -42,9 +42,9 @@ type Sender struct {
 	// Names are this system's own host names, for the loop rule of RFC 5321
 	// §5.1: MX hosts from them on are not tried.
 	Names []string
-	// MaxHosts and MaxAddrs bound what one delivery tries: 5 hosts that
-	// give addresses, 10 addresses (RFC 5321 §5.1 asks for at least two).
-	// Negative = no limit.
+	// MaxHosts and MaxAddrs bound what one delivery tries: 5 hosts, those
+	// that exist or whose DNS fails, and 10 addresses (RFC 5321 §5.1 asks for
+	// at least two). Negative = no limit.
 	MaxHosts, MaxAddrs int
 
 	mu    sync.Mutex
@@ -198,11 +198,11 @@ func orDefault(n, def int) int {
 	return n
 }
 
-// rest gives err to everyone left without an answer of a host.
+// rest gives err to everyone left. A host whose own error it is stays named.
 func (a *attempt) rest(err error) {
 	for _, i := range a.left {
-		if a.results[i].Err == nil {
-			a.results[i].Err = err
+		if a.results[i].Err != err {
+			a.results[i] = smtp.Result{Err: err}
 		}
 	}
 }
@@ -253,6 +253,7 @@ func (a *attempt) host(ctx context.Context, h Host, warm map[string]string) {
 	if err != nil {
 		switch {
 		case !notFound(err):
+			a.hosts++ // it took its time, too
 			a.note(temporary(ctx, h.Name, err))
 		case a.best == nil && nxDomain(err):
 			a.note(routeError(550, smtp.EnhancedCode{5, 1, 2}, "Host "+h.Name+" does not exist", err))

@@ -126,6 +126,10 @@ func TestDeliver(t *testing.T) {
 		{name: "MX without an address", to: []string{"c@hollow.test"}, want: []string{"550 5.1.2 route"}},
 		{name: "one MX without an address", to: []string{"c@halfhollow.test"}, want: []string{"250"}, dialled: "10.0.0.1", where: "10.0.0.1"},
 		{name: "address lookup fails", to: []string{"c@brokenhost.test"}, want: []string{"451 4.4.3 route"}},
+		{name: "refused by one, DNS of the next fails", faults: map[string]smtptest.Fault{"10.0.0.1": {At: smtptest.Connect, Reply: "554"}}, to: []string{"c@halfbroken.test"}, want: []string{"451 4.4.3 route"}, dialled: "10.0.0.1"},
+		{name: "DNS fails, then refused", faults: map[string]smtptest.Fault{"10.0.0.1": {At: smtptest.Connect, Reply: "554"}}, to: []string{"c@brokenhalf.test"}, want: []string{"451 4.4.3 route"}, dialled: "10.0.0.1"},
+		{name: "DNS fails for too many hosts", to: []string{"c@manybroken.test"}, want: []string{"451 4.4.3 route"}},
+		{name: "DNS fails for some hosts", to: []string{"c@somebroken.test"}, want: []string{"250"}, dialled: "10.0.0.1", where: "10.0.0.1"},
 		{name: "DNS fails", to: []string{"c@broken.test"}, want: []string{"451 4.4.3 route"}},
 		{name: "postmaster", to: []string{"postmaster"}, want: []string{"550 5.1.3 recipient"}},
 		{name: "loop", edit: func(s *mx.Sender) { s.Names = []string{"mx1.test"} }, to: []string{"c@onetwo.test"}, want: []string{"554 5.4.6 route"}},
@@ -189,7 +193,14 @@ func zone() mxtest.Zone {
 		"brokenhost.test": {"MX 10 broken.test"},
 		"equal.test":      {"MX 10 mx1.test", "MX 10 mx2.test"},
 		"wide.test":       {"MX 10 wide-mx.test"},
+		"halfbroken.test": {"MX 10 mx1.test", "MX 20 broken.test"}, "brokenhalf.test": {"MX 10 broken.test", "MX 20 mx1.test"},
+		"somebroken.test": {"MX 10 broken1.test", "MX 20 broken2.test", "MX 30 mx1.test"},
 	}
+	for i := range 20 {
+		z[fmt.Sprintf("broken%d.test", i)] = []string{"SERVFAIL"}
+		z["manybroken.test"] = append(z["manybroken.test"], fmt.Sprintf("MX %d broken%d.test", i, i))
+	}
+	z["manybroken.test"] = append(z["manybroken.test"], "MX 99 mx1.test")
 	for i := range 9 {
 		z["wide-mx.test"] = append(z["wide-mx.test"], fmt.Sprintf("A 10.0.1.%d", i))
 	}

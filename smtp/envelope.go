@@ -35,7 +35,9 @@ type MailOptions struct {
 	// UTF8 says that the message needs SMTPUTF8 (RFC 6531): an address or
 	// the header has 8-bit text.
 	UTF8 bool
-	// Auth is the decoded AUTH parameter (RFC 4954 §5); "" = not given.
+	// Auth is the decoded AUTH parameter (RFC 4954 §5): who submitted the
+	// message first; "" = not given, "<>" = unknown. What a client claims is
+	// to be believed of those only who may speak for others.
 	Auth string
 	// Return is RET: which part of the message a failure notice carries.
 	Return DSNReturn

@@ -5,6 +5,7 @@ package lineio
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 )
 
@@ -18,6 +19,10 @@ var (
 	ErrBareLF = errors.New("bare LF in line")
 	// ErrNUL: an octet of value zero, which no text protocol allows.
 	ErrNUL = errors.New("NUL in line")
+	// ErrEndless: no end of the line came in SkipLimit octets. The reader is
+	// out of step, and the caller closes the connection. It is also an
+	// io.ErrUnexpectedEOF.
+	ErrEndless = fmt.Errorf("line without end: %w", io.ErrUnexpectedEOF)
 )
 
 // Reader reads CRLF lines from a connection.
@@ -27,7 +32,7 @@ type Reader struct {
 }
 
 // SkipLimit is how much of an overlong line is read away before the reader
-// gives up with io.ErrUnexpectedEOF: the caller closes the connection.
+// gives up with ErrEndless.
 const SkipLimit = 1 << 20
 
 // NewReader returns a Reader with a buffer of size octets.
@@ -78,7 +83,7 @@ func (r *Reader) skip(n int) error {
 			return err
 		}
 	}
-	return io.ErrUnexpectedEOF
+	return ErrEndless
 }
 
 func check(line []byte) ([]byte, error) {

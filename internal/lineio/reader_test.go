@@ -25,7 +25,7 @@ func TestReadLine(t *testing.T) {
 		{"over the limit", "123456789\r\nx\r\n", 10, []string{"!line too long", "x", "!EOF"}},
 		{"longer than the buffer", long + "\r\nx\r\n", 100, []string{long, "x", "!EOF"}},
 		{"far over the limit", long + long + "\r\nx\r\n", 20, []string{"!line too long", "x", "!EOF"}},
-		{"endless", strings.Repeat("x", SkipLimit+100), 20, []string{"!unexpected EOF"}},
+		{"endless", strings.Repeat("x", SkipLimit+100), 20, []string{"!line without end: unexpected EOF"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -13,6 +13,9 @@ const (
 	maxNegativeTTL = 60 * 60
 )
 
+// maxKept is the largest answer kept, in octets on the wire.
+const maxKept = 8 << 10
+
 type cacheKey struct {
 	name  string // absolute, lower case
 	qtype uint16

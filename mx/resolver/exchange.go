@@ -87,7 +87,6 @@ func (r *Resolver) ask(ctx context.Context, name string, qtype uint16) (msg *dns
 	if attempts <= 0 {
 		attempts = 2
 	}
-	edns := true
 	for range attempts {
 		for _, server = range servers {
 			if ctx.Err() != nil {
@@ -95,7 +94,7 @@ func (r *Resolver) ask(ctx context.Context, name string, qtype uint16) (msg *dns
 			}
 			var m *dns.Msg
 			var e error
-			m, e = r.exchange(ctx, server, name, qtype, edns)
+			m, e = r.exchange(ctx, server, name, qtype, true)
 			if e == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented) {
 				// A server from before EDNS0 (RFC 6891 §7).
 				m, e = r.exchange(ctx, server, name, qtype, false)

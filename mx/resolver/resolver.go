@@ -26,6 +26,7 @@ type Resolver struct {
 	// Attempts is how often the list of servers is gone through; 0 = 2.
 	Attempts int
 	// CacheSize is how many answers are kept; 0 = 10,000, negative = none.
+	// Those over 8 KiB are not: a stranger chooses them.
 	CacheSize int
 	// TrustAD believes the AD bit of servers that are not on loopback,
 	// because the path to them is safe. Without it only those on loopback,
@@ -111,7 +112,9 @@ func (r *Resolver) query(ctx context.Context, key cacheKey) (*mx.Answer, error) 
 			return nil, e
 		}
 		a.TTL = time.Duration(ttl) * time.Second
-		r.cache.put(key, a, nil, ttl, r.cacheSize())
+		if msg.Len() <= maxKept {
+			r.cache.put(key, a, nil, ttl, r.cacheSize())
+		}
 		return a, nil
 	}
 }

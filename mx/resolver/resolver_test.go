@@ -362,3 +362,27 @@ func BenchmarkLookupOverUDP(b *testing.B) {
 		}
 	}
 }
+
+// An answer far larger than those of honest mail is given, but not kept: a
+// stranger who names domains of his own must not fill the memory.
+func TestLargeAnswersAreNotKept(t *testing.T) {
+	d := mxtest.NewDNS(zone())
+	r := &resolver.Resolver{Servers: []string{"127.0.0.1:53"}, DialContext: d.DialContext, Attempts: 1}
+	for name, want := range map[string]int{"big.test": 4 /* by UDP and by TCP */, "key.test": 1} {
+		before := len(d.Questions())
+		for range 2 {
+			if txt, err := r.LookupTXT(t.Context(), name); err != nil || len(txt) == 0 {
+				t.Fatal(name, err)
+			}
+		}
+		asked := 0
+		for _, q := range d.Questions()[before:] {
+			if q.Name == name+"." {
+				asked++
+			}
+		}
+		if asked != want {
+			t.Errorf("%s: asked %d times, want %d", name, asked, want)
+		}
+	}
+}

@@ -41,9 +41,9 @@ func (s *Submitter) prepare(ctx context.Context, m *mail) (*queue.Submission, er
 		r.Reset(nil)
 		readers.Put(r)
 	}()
-	limit := s.MaxHeader
+	limit := s.MaxHeaderBytes
 	if limit == 0 {
-		limit = defaultMaxHeader
+		limit = defaultMaxHeaderBytes
 	}
 	block, err := readHeader(r, limit)
 	if err != nil {
@@ -67,7 +67,7 @@ func (s *Submitter) prepare(ctx context.Context, m *mail) (*queue.Submission, er
 			return nil, err
 		}
 	}
-	left := s.maxSize()
+	left := s.maxMessageBytes()
 	if left >= 0 {
 		left = max(left-int64(len(block)), 0)
 	}

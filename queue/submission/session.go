@@ -39,7 +39,7 @@ func (s *session) Mail(ctx context.Context, from smtp.Address, o smtp.MailOption
 	if err := s.s.allow(ctx, &id, from); err != nil {
 		return err
 	}
-	if n := s.s.maxSize(); n >= 0 && o.Size > n {
+	if n := s.s.maxMessageBytes(); n >= 0 && o.Size > n {
 		return tooLarge()
 	}
 	size := o.Size
@@ -50,8 +50,23 @@ func (s *session) Mail(ctx context.Context, from smtp.Address, o smtp.MailOption
 		return translate(err)
 	}
 	s.id = id
+	o.Auth = s.submitter(ctx, o.Auth)
 	s.env = smtp.Envelope{From: from, MailOptions: o}
 	return nil
+}
+
+// submitter is the AUTH parameter to pass on to hosts that trust us: what the
+// user claims if they may send as it, and else that it is unknown (RFC 4954
+// §5).
+func (s *session) submitter(ctx context.Context, claim string) string {
+	if claim == "" {
+		return ""
+	}
+	a, err := smtp.ParseAddress(claim)
+	if err != nil || a.IsZero() || s.s.allow(ctx, &s.id, a) != nil {
+		return "<>"
+	}
+	return a.String()
 }
 
 func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions) error {

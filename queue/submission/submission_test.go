@@ -258,7 +258,7 @@ func TestHeaders(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
-			w.sub.MaxHeader, w.sub.MaxSize = 2500, 8000
+			w.sub.MaxHeaderBytes, w.sub.MaxMessageBytes = 2500, 8000
 			cl := w.dial()
 			cl.login("alice@example.test")
 			if got := cl.send(c.header+"\r\n\r\nHello", "bob@far.test"); !strings.HasPrefix(got, c.reply) {
@@ -279,7 +279,7 @@ func TestHeaders(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	w := newWorld(t)
-	w.sub.MaxRecipients, w.sub.MaxSize = 2, 1000
+	w.sub.MaxRecipients, w.sub.MaxMessageBytes = 2, 1000
 	c := w.dial()
 	c.login("alice@example.test")
 	c.cmd("MAIL FROM:<alice@example.test> SIZE=1001", "552 5.3.4")
@@ -422,7 +422,7 @@ func FuzzMessage(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		w := newWorld(t)
-		w.sub.MaxHeader, w.sub.MaxSize = 4096, 8192
+		w.sub.MaxHeaderBytes, w.sub.MaxMessageBytes = 4096, 8192
 		sub, err := submission.PrepareRaw(w.sub, t.Context(), bytes.NewReader(text))
 		if err != nil {
 			if w.st.Used() != 0 {
@@ -483,4 +483,75 @@ func Example() {
 	}, submission.Options{Key: "order-17-shipped"})
 	fmt.Println(err)
 	// Output: <nil>
+}
+
+// AUTH of MAIL names who submitted a message to the hosts that trust us: a
+// user is believed for what they may send as, and for nothing else (RFC 4954
+// §5).
+func TestAuthParameter(t *testing.T) {
+	for param, want := range map[string]string{
+		"":                             "",
+		" AUTH=<>":                     "<>",
+		" AUTH=alice@example.test":     "alice@example.test",
+		" AUTH=boss@example.test":      "<>",
+		" AUTH=nonsense":               "<>",
+		" AUTH=alice@example.test+20x": "<>",
+	} {
+		w := newWorld(t)
+		c := w.dial()
+		c.login("alice@example.test")
+		c.cmd("MAIL FROM:<alice@example.test>"+param, "250")
+		c.cmd("RCPT TO:<bob@far.test>", "250")
+		c.cmd("DATA", "354")
+		c.cmd(strings.ReplaceAll(complete, "\r\n.", "\r\n..")+".", "250")
+		if _, entries := w.stored(); entries[0].Envelope.Auth != want {
+			t.Errorf("%q: Auth %q, want %q", param, entries[0].Envelope.Auth, want)
+		}
+	}
+}
+
+// What goes wrong in or beside a message: the reply, a connection that goes
+// on or is closed, and nothing that stays in the queue's storage.
+func TestBadInput(t *testing.T) {
+	header := "From: alice@example.test\r\n\r\n"
+	for _, tt := range []struct{ name, text, want string }{
+		{"NUL in the body", header + "a\x00b\r\n.", "554 5.6.0"},
+		{"NUL in the header", "From: alice@example.test\r\nX: \x00\r\n\r\n.", "554 5.6.0"},
+		{"bare LF", header + "a\nb\r\n.", "554 5.6.0"},
+		{"bare CR", header + "a\rb\r\n.", "554 5.6.0"},
+		{"bare CR at the end", header + strings.Repeat("x\r\n", 20_000) + "\r\r\n.", "554 5.6.0"},
+		{"long line", header + strings.Repeat("x", 70_000) + "\r\n.", "554 5.6.0"},
+		{"empty", ".", "554 5.6.0"},
+		{"over the size", header + strings.Repeat("x\r\n", 100_000) + ".", "552 5.3.4"},
+		{"broken MIME", "From: alice@example.test\r\nContent-Type: multipart/mixed; boundary=\"\r\n\r\n--x\r\n.", "250"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.srv.MaxMessageBytes = 250_000
+			c := w.dial()
+			c.login("alice@example.test")
+			for range 2 { // the connection goes on
+				c.cmd("MAIL FROM:<alice@example.test>", "250")
+				c.cmd("RCPT TO:<bob@far.test>", "250")
+				c.cmd("DATA", "354")
+				c.cmd(tt.text, tt.want)
+				if tt.want == "250" {
+					if text, _ := w.stored(); !strings.HasSuffix(text, "\r\n--x\r\n") {
+						t.Errorf("stored %q", text)
+					}
+				}
+				w.nothing()
+			}
+		})
+	}
+	t.Run("wrong password and unknown user", func(t *testing.T) {
+		w := newWorld(t)
+		w.srv.AuthDelay = -1
+		c := w.dial()
+		c.cmd("AUTH PLAIN !", "501 5.5.2")
+		c.cmd("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00alice@example.test\x00wrong")), "535 5.7.8")
+		c.cmd("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00nobody@example.test\x00wrong")), "535 5.7.8")
+		c.cmd("MAIL FROM:<alice@example.test>", "530 5.7.0")
+		w.nothing()
+	})
 }

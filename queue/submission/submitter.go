@@ -34,11 +34,11 @@ type Submitter struct {
 	// is one. Options say it for Send and Prepare.
 	Tenant func(id login.Identity) string
 
-	// MaxSize is the largest message as it was submitted, in octets; 0 =
+	// MaxMessageBytes is the largest message as it was submitted, in octets; 0 =
 	// 50 MiB, negative = no limit.
-	MaxSize int64
-	// MaxHeader is the largest header, in octets; 0 = 256 KiB.
-	MaxHeader int
+	MaxMessageBytes int64
+	// MaxHeaderBytes is the largest header, in octets; 0 = 256 KiB.
+	MaxHeaderBytes int
 	// MaxRecipients of one message; 0 = 1,000, negative = no limit.
 	MaxRecipients int
 }
@@ -52,9 +52,9 @@ type Signer interface {
 
 // Defaults of Submitter.
 const (
-	defaultMaxSize       = 50 << 20
-	defaultMaxHeader     = 256 << 10
-	defaultMaxRecipients = 1000
+	defaultMaxMessageBytes = 50 << 20
+	defaultMaxHeaderBytes  = 256 << 10
+	defaultMaxRecipients   = 1000
 )
 
 // OwnAddress allows a user the address that is their User, and no other. The
@@ -77,11 +77,11 @@ func (s *Submitter) allow(ctx context.Context, id *login.Identity, addr smtp.Add
 	return OwnAddress(ctx, *id, addr)
 }
 
-func (s *Submitter) maxSize() int64 {
-	if s.MaxSize == 0 {
-		return defaultMaxSize
+func (s *Submitter) maxMessageBytes() int64 {
+	if s.MaxMessageBytes == 0 {
+		return defaultMaxMessageBytes
 	}
-	return s.MaxSize
+	return s.MaxMessageBytes
 }
 
 func (s *Submitter) maxRecipients() int {

@@ -34,6 +34,7 @@ type Pool struct {
 	wg      sync.WaitGroup // Sends, and goodbyes
 	closed  bool
 	total   int
+	leaving int // of total: evicted, still saying goodbye
 	groups  map[string]*group
 	active  map[*pooled]struct{}
 	dialing map[*context.CancelFunc]struct{}
@@ -42,8 +43,9 @@ type Pool struct {
 
 // group is the connections that share a limit.
 type group struct {
-	n    int       // idle, in use and being opened
-	idle []*pooled // the longest idle first
+	n       int // idle, in use, being opened and leaving
+	leaving int
+	idle    []*pooled // the longest idle first
 }
 
 type pooled struct {
@@ -233,11 +235,19 @@ func (p *Pool) acquire(t Target) (*pooled, bool) {
 				return c, true
 			}
 		}
-		if lim := limit(p.MaxGroup, 20); lim > 0 && g.n >= lim && !p.evict(g, 0, false) {
+		// A host counts a connection until it is closed: who waits for one
+		// that leaves is served then.
+		if lim := limit(p.MaxGroup, 20); lim > 0 && g.n >= lim {
+			if g.n-g.leaving >= lim {
+				p.evict(g, 0, false)
+			}
 			return nil, false
 		}
 	}
-	if lim := limit(p.MaxConns, 1000); lim > 0 && p.total >= lim && !p.evictAny() {
+	if lim := limit(p.MaxConns, 1000); lim > 0 && p.total >= lim {
+		if p.total-p.leaving >= lim {
+			p.evictAny()
+		}
 		return nil, false
 	}
 	if g = p.groups[name]; g == nil {
@@ -267,29 +277,38 @@ func (p *Pool) activate(c *pooled) {
 }
 
 // evict says goodbye on g's i-th idle connection; p.mu is held.
-func (p *Pool) evict(g *group, i int, cut bool) bool {
+func (p *Pool) evict(g *group, i int, cut bool) {
 	if i >= len(g.idle) {
-		return false
+		return
 	}
 	c := g.idle[i]
 	g.idle = append(g.idle[:i], g.idle[i+1:]...)
 	c.timer.Stop()
-	p.free(c.name)
 	if cut {
+		p.free(c.name)
 		c.cut()
-		return true
+		return
 	}
-	p.wg.Go(func() { c.Close() })
-	return true
+	p.leaving++
+	g.leaving++
+	p.wg.Go(func() {
+		c.Close()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.leaving--
+		g.leaving--
+		p.free(c.name)
+		p.serveWaiters()
+	})
 }
 
-func (p *Pool) evictAny() bool {
+func (p *Pool) evictAny() {
 	for _, g := range p.groups {
-		if p.evict(g, 0, false) {
-			return true
+		if len(g.idle) > 0 {
+			p.evict(g, 0, false)
+			return
 		}
 	}
-	return false
 }
 
 // free gives a place back; p.mu is held.
@@ -361,7 +380,7 @@ func (p *Pool) put(c *pooled) {
 	maxAge := orDefault(p.MaxAge, 5*time.Minute)
 	maxMessages := limit(p.MaxMessages, 100)
 	p.mu.Lock()
-	delete(p.active, c)
+	defer p.mu.Unlock()
 	keep := c.err == nil && !p.closed && maxIdle > 0 &&
 		(maxAge < 0 || time.Since(c.opened) < maxAge) &&
 		(maxMessages < 0 || c.count < maxMessages)
@@ -370,13 +389,14 @@ func (p *Pool) put(c *pooled) {
 		g.idle = append(g.idle, c)
 		c.timer = time.AfterFunc(maxIdle, func() { p.expire(c) })
 	} else {
+		// The host counts it until it is closed: so long nobody has its place.
+		p.mu.Unlock()
+		c.Close()
+		p.mu.Lock()
 		p.free(c.name)
 	}
+	delete(p.active, c)
 	p.serveWaiters()
-	p.mu.Unlock()
-	if !keep {
-		c.Close()
-	}
 }
 
 // expire says goodbye on a connection that was idle for too long.
@@ -394,7 +414,6 @@ func (p *Pool) expire(c *pooled) {
 	for i := range g.idle {
 		if g.idle[i] == c {
 			p.evict(g, i, false)
-			p.serveWaiters()
 			break
 		}
 	}

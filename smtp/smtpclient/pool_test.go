@@ -129,8 +129,7 @@ func TestPoolLimits(t *testing.T) {
 		if d := time.Since(start); d != 4*time.Second {
 			t.Errorf("12 messages over 3 connections took %v", d)
 		}
-		// A connection that says QUIT lives a moment beside its successor.
-		if most > 6 {
+		if most > 3 {
 			t.Errorf("%d connections at once", most)
 		}
 		// The limit for all gives way by ending idle ones of other groups.
@@ -278,4 +277,55 @@ func TestPoolConcurrentTCP(t *testing.T) {
 	if err := pool.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// MaxGroup is the limit of a provider, and it counts a connection until that
+// is closed: its successor waits for the goodbye.
+func TestPoolGoodbyeCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := &smtptest.Server{}
+		defer srv.Close()
+		var mu sync.Mutex
+		open, most := 0, 0
+		pool := &smtpclient.Pool{MaxGroup: 2, MaxMessages: 1, Dialer: smtpclient.Dialer{
+			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				nc, err := srv.DialContext(ctx, network, addr)
+				mu.Lock()
+				defer mu.Unlock()
+				open++
+				most = max(most, open)
+				return &countedConn{Conn: slowConn{nc}, closed: sync.OnceFunc(func() { mu.Lock(); open--; mu.Unlock() })}, err
+			}}}
+		env := envelope(t, "a@b.test", "c@d.test")
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				check(t, pool.Send(t.Context(), smtpclient.Target{Addr: "mx.test:25"}, env, strings.NewReader(message)), "250")
+			})
+		}
+		// Idle ones, of other hosts of the group, have to go first.
+		pool.MaxMessages = 100
+		for i := range 12 {
+			wg.Go(func() {
+				target := smtpclient.Target{Addr: string(rune('a'+i%6)) + ".test:25", Group: "mx.test:25"}
+				check(t, pool.Send(t.Context(), target, env, strings.NewReader(message)), "250")
+			})
+		}
+		wg.Wait()
+		if most > 2 {
+			t.Errorf("%d connections at once", most)
+		}
+		pool.Close()
+		if open != 0 {
+			t.Errorf("%d connections after Close", open)
+		}
+	})
+}
+
+// slowConn is far away.
+type slowConn struct{ net.Conn }
+
+func (c slowConn) Write(p []byte) (int, error) {
+	time.Sleep(100 * time.Millisecond) // of the bubble
+	return c.Conn.Write(p)
 }

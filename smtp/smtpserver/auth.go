@@ -130,7 +130,7 @@ func (c *Conn) authFailed(mech string, err error) {
 		c.errors++
 		c.write(c.replyFor(err))
 		if c.lim.authAttempts > 0 && c.authFailures >= c.lim.authAttempts && !c.closing {
-			c.reply(421, "4.7.0", "Too many failed logins, closing connection")
+			c.hangUp("Too many failed logins, closing connection")
 		}
 	case errors.Is(err, login.ErrMechanism), errors.Is(err, login.ErrMalformed):
 		c.errors++

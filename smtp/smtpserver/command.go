@@ -75,7 +75,7 @@ func (c *Conn) loop() {
 			return
 		}
 		limit := c.lim.line
-		if len(c.ext.auth) > 0 && !c.loggedIn {
+		if limit > 0 && len(c.ext.auth) > 0 && !c.loggedIn {
 			limit = max(limit, authLine) // an initial response may be long
 		}
 		line, err, ok := c.readLine(limit)
@@ -92,16 +92,23 @@ func (c *Conn) loop() {
 		case c.expired:
 			c.timeoutReply()
 		case c.lim.errors > 0 && c.errors >= c.lim.errors:
-			c.reply(421, "4.7.0", "Too many errors, closing connection")
+			c.hangUp("Too many errors, closing connection")
 		case c.lim.commands > 0 && c.commands >= c.lim.commands:
-			c.reply(421, "4.7.0", "Too many commands without a message, closing connection")
+			c.hangUp("Too many commands without a message, closing connection")
 		}
 	}
 }
 
+// hangUp ends the connection of a peer that has gone over a limit, and may
+// still be sending.
+func (c *Conn) hangUp(text string) {
+	c.cutShort = true
+	c.reply(421, "4.7.0", text)
+}
+
 func (c *Conn) badLine(err error) {
 	text := "Line must end with CRLF and have no other control characters"
-	if errors.Is(err, lineio.ErrTooLong) {
+	if errors.Is(err, lineio.ErrTooLong) || errors.Is(err, lineio.ErrEndless) {
 		text = "Line too long"
 	}
 	c.bad(500, "5.5.2", text)

@@ -288,7 +288,7 @@ func TestParameters(t *testing.T) {
 		"SIZE=52428800":                          ok,
 		"SIZE=52428801":                          "552 5.3.4 Message exceeds the maximum size",
 		"SIZE=9223372036854775807":               "552 5.3.4 Message exceeds the maximum size",
-		"SIZE=99999999999999999999":              bad + "SIZE",
+		"SIZE=99999999999999999999":              "552 5.3.4 Message exceeds the maximum size",
 		"SIZE=":                                  bad + "SIZE",
 		"SIZE":                                   bad + "SIZE",
 		"SIZE=-1":                                bad + "SIZE",

@@ -127,6 +127,9 @@ func (c *Conn) linger() {
 	if !ok || !c.cutShort && c.r.Buffered() == 0 || c.ctx.Err() != nil {
 		return
 	}
+	if t, ok := c.nc.(*tls.Conn); ok {
+		t.CloseWrite() // close_notify goes first
+	}
 	t.CloseWrite()
 	c.nc.SetReadDeadline(time.Now().Add(lingerTime))
 	io.CopyN(io.Discard, c.base.Conn, lingerBytes)
@@ -188,12 +191,20 @@ func (c *Conn) recoverPanic(where string) {
 
 func (c *Conn) log() *slog.Logger { return c.srv.log().With("remote", c.remoteName()) }
 
-// remoteName is the peer's address for the log.
+// remoteName is the peer's address for the log: without an IP address what
+// the connection calls it, or its network ("pipe", "unix").
 func (c *Conn) remoteName() string {
 	if c.remote.IsValid() {
 		return c.remote.String()
 	}
-	return c.base.RemoteAddr().String()
+	a := c.base.RemoteAddr()
+	if a == nil {
+		return "unknown"
+	}
+	if s := a.String(); s != "" && s != "@" {
+		return s
+	}
+	return a.Network()
 }
 
 // arm gives the peer Timeout from now for whatever it does next.
@@ -249,8 +260,13 @@ func (n netReader) Read(p []byte) (int, error) {
 	}
 	k, err := c.nc.Read(p)
 	c.srv.conns.Busy(c.base)
-	if err != nil && c.draining() {
-		err = errDraining
+	if c.draining() {
+		if err != nil {
+			err = errDraining
+		}
+		// A command came together with the waking, which has moved the
+		// deadline: what belongs to the command has its time.
+		c.deadline = time.Time{}
 	}
 	return k, err
 }
@@ -299,6 +315,9 @@ func (c *Conn) readLine(limit int) (line []byte, err error, ok bool) {
 	switch {
 	case errors.Is(err, errDraining):
 		c.shutdownReply()
+	case errors.Is(err, lineio.ErrEndless):
+		c.cutShort = true
+		c.badLine(err)
 	case isTimeout(err):
 		c.timeoutReply()
 	case !errors.Is(err, io.EOF):

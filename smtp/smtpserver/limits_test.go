@@ -27,6 +27,8 @@ func TestTimeouts(t *testing.T) {
 		{"after EHLO", hello + timeoutLine, 5 * time.Minute},
 		{"after some commands", hello + "@ 4m\n> NOOP\n< 250 2.0.0 OK\n@ 4m\n> NOOP\n< 250 2.0.0 OK" + timeoutLine, 13 * time.Minute},
 		{"in a command, however it drips", hello + "> NO\\\n@ 3m\n> OP\\\n" + timeoutLine, 5 * time.Minute},
+		{"in a login", ehlo("AUTH PLAIN") + "> AUTH PLAIN\n< 334 \n@ 1m" + timeoutLine, 5 * time.Minute},
+		{"in a login, however it drips", ehlo("AUTH PLAIN") + "> AUTH PLAIN\n< 334 \n> AA\\\n@ 3m\n> AA\\\n" + timeoutLine, 5 * time.Minute},
 		{"in a message", ready + "> text\n" + timeoutLine, 5 * time.Minute},
 		{"in a slow message", ready + "> text\n@ 4m\n> text\n@ 4m\n> text\n" + timeoutLine, 13 * time.Minute},
 		{"in a message, after the dot", ready + "> text\n> .\\\n" + timeoutLine, 5 * time.Minute},
@@ -36,7 +38,11 @@ func TestTimeouts(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := &backend{}
 				begin := time.Now()
-				dialogue(t, &smtpserver.Server{}, b, tt.text)
+				s := &smtpserver.Server{}
+				if strings.Contains(tt.text, "AUTH") {
+					s.Auth, s.InsecureAuth = &authenticator{mechs: []string{"PLAIN"}}, true
+				}
+				dialogue(t, s, b, tt.text)
 				if took := time.Since(begin); took < tt.took-tt.took/32 || took > tt.took {
 					t.Errorf("took %v, want %v", took, tt.took)
 				}

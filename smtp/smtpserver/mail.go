@@ -1,6 +1,7 @@
 package smtpserver
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -69,6 +70,7 @@ func (c *Conn) rcpt(arg []byte) {
 		return
 	}
 	if c.lim.recipients > 0 && c.tx.rcpts >= c.lim.recipients {
+		c.commands-- // the session is not asked, and the others' message is to come
 		c.reply(452, "4.5.3", "Too many recipients")
 		return
 	}
@@ -128,8 +130,10 @@ func (c *Conn) mailOptions(s string) (o smtp.MailOptions, e *smtp.Error) {
 		ok := has && val != ""
 		switch {
 		case key == "SIZE" && c.ext.size:
+			// 20 digits (RFC 1870 §3) are more than an int64 holds: then
+			// ParseUint gives the largest, which is over any limit.
 			n, err := strconv.ParseUint(val, 10, 63)
-			ok = ok && !seenSize && err == nil && len(val) <= 20 && val[0] != '+'
+			ok = ok && !seenSize && len(val) <= 20 && (err == nil || errors.Is(err, strconv.ErrRange))
 			o.Size, seenSize = int64(n), true
 		case key == "BODY" && c.ext.eightBit:
 			b := smtp.BodyType(strings.ToUpper(val))

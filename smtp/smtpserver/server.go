@@ -78,8 +78,10 @@ type Server struct {
 	// SessionTimeout bounds the whole connection; 0 = 2 hours.
 	SessionTimeout time.Duration
 
-	// Log gets a line for each message at Info, failures of the program at
-	// Error, the rest at Debug; nil = slog.Default().
+	// Log gets a line for each message, failed login and failed handshake at
+	// Info, for a connection over the limits at Warn, for a failure of the
+	// program at Error, and the rest at Debug. Nothing of a message's text
+	// and no password is in it. nil = slog.Default().
 	Log *slog.Logger
 
 	conns   netserve.Conns
@@ -135,7 +137,9 @@ func (s *Server) prepare() {
 			}
 		}
 		if t := s.TLS; t != nil && len(t.Certificates) == 1 && t.GetCertificate == nil && t.GetConfigForClient == nil {
-			s.cert = t.Certificates[0].Leaf
+			if s.cert = t.Certificates[0].Leaf; s.cert == nil && len(t.Certificates[0].Certificate) > 0 {
+				s.cert, _ = x509.ParseCertificate(t.Certificates[0].Certificate[0])
+			}
 		}
 	})
 }

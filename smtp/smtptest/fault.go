@@ -17,7 +17,7 @@ type Stage uint8
 
 // The stages, and what a Fault's Match is compared with there.
 const (
-	Connect Stage = iota // before the banner: the peer's address
+	Connect Stage = iota // before the banner: the peer's address, "pipe" in memory
 	TLS                  // the handshake, which fails; nothing
 	Mail                 // MAIL: the sender
 	Rcpt                 // RCPT: the recipient

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/postrider/postrider/internal/netserve"
 	"github.com/postrider/postrider/smtp/smtpserver"
 )
 
@@ -40,10 +39,11 @@ type Server struct {
 	RequireAuth bool
 	// Without are extensions not to announce, such as "PIPELINING".
 	Without []string
-	// MaxRecipients is how many recipients a message may have, MaxSize its
-	// size in octets; 0 = the defaults of smtpserver.Server.
-	MaxRecipients int
-	MaxSize       int64
+	// MaxRecipients is how many recipients a message may have,
+	// MaxMessageBytes its size in octets; 0 = the defaults of
+	// smtpserver.Server.
+	MaxRecipients   int
+	MaxMessageBytes int64
 
 	tb   TB
 	once sync.Once
@@ -204,7 +204,7 @@ func (s *Server) serve(nc net.Conn) bool {
 			Backend: smtpserver.BackendFunc(func(ctx context.Context, c *smtpserver.Conn) (smtpserver.Session, error) {
 				return s.session(ctx, c, nc)
 			}),
-			MaxMessageBytes: s.MaxSize,
+			MaxMessageBytes: s.MaxMessageBytes,
 		}
 		if s.root != nil {
 			srv.TLS = &tls.Config{
@@ -224,7 +224,7 @@ func (s *Server) serve(nc net.Conn) bool {
 }
 
 func (s *Server) session(ctx context.Context, c *smtpserver.Conn, nc net.Conn) (smtpserver.Session, error) {
-	if err := s.hit(ctx, Connect, netserve.AddrPort(nc.RemoteAddr()).String(), nc); err != nil {
+	if err := s.hit(ctx, Connect, nc.RemoteAddr().String(), nc); err != nil {
 		return nil, err
 	}
 	return &session{s: s, c: c, nc: nc}, nil
