@@ -86,7 +86,13 @@ func (q *Queue) notify(o *Outcome, n *notice, now time.Time) {
 	if len(n.to) == 0 || e.Envelope.From.IsZero() {
 		return
 	}
-	s, err := q.bounce(o, n, now)
+	s, err := q.bounce(o, n, now, true)
+	if err != nil {
+		// Better a notice without the message than none: the recipients are
+		// done with this outcome, and nobody else will tell of them.
+		q.log().Error("queue: making a notice with the message in it", "message", e.Message.ID, "entry", e.ID, "err", err)
+		s, err = q.bounce(o, n, now, false)
+	}
 	if err != nil {
 		q.log().Error("queue: making a notice", "message", e.Message.ID, "entry", e.ID, "err", err)
 		return
@@ -94,7 +100,9 @@ func (q *Queue) notify(o *Outcome, n *notice, now time.Time) {
 	o.Put = append(o.Put, s)
 }
 
-func (q *Queue) bounce(o *Outcome, n *notice, now time.Time) (*Submission, error) {
+// bounce makes the notice, which returns the message or its header if it can
+// be read and if that is wanted.
+func (q *Queue) bounce(o *Outcome, n *notice, now time.Time, withMessage bool) (*Submission, error) {
 	e := o.Lease.Entry
 	for i := range n.to {
 		if o.Attempt > 0 {
@@ -117,11 +125,11 @@ func (q *Queue) bounce(o *Outcome, n *notice, now time.Time) (*Submission, error
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	original, err := q.Storage.Open(ctx, e.Message)
-	if err != nil {
-		// Better a notice without the message than none.
-		q.log().Error("queue: reading a message for its notice", "message", e.Message.ID, "err", err)
-	} else {
+	if withMessage {
+		original, err := q.Storage.Open(ctx, e.Message)
+		if err != nil {
+			return nil, err
+		}
 		defer original.Close()
 		block := make([]byte, min(maxReturnedHeader, original.Size()))
 		k, _ := original.ReadAt(block, 0)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postrider/postrider/smtp"
@@ -69,7 +70,7 @@ func (r *run) attempt(ctx context.Context, j *job, o *Outcome) {
 	body := &lazyBody{ctx: ctx, storage: r.q.Storage, m: e.Message}
 	env := e.Envelope
 	results := r.deliver(ctx, &env, body)
-	body.close()
+	unread := body.close()
 	now := time.Now()
 
 	fates := make([]fate, len(e.Envelope.To))
@@ -82,17 +83,17 @@ func (r *run) attempt(ctx context.Context, j *job, o *Outcome) {
 		default:
 			f.result.Err = fmt.Errorf("queue: the transport returned %d results for %d recipients", len(results), len(fates))
 		}
-		if f.result.Err != nil && body.err != nil {
+		if f.result.Err != nil && unread != nil {
 			f.result.Err = &smtp.Error{Code: 451, Enhanced: smtp.EnhancedCode{4, 3, 0},
-				Text: "Cannot read the message", Scope: smtp.ScopeMessage, Err: body.err}
+				Text: "Cannot read the message", Scope: smtp.ScopeMessage, Err: unread}
 		}
 		f.kind = kindOf(f.result.Err, ctx)
 		tried = tried || f.kind != 0
 		j.verdict = max(j.verdict, verdictOf(f.result.Err))
 	}
-	if body.err != nil && !errors.Is(body.err, context.Canceled) {
+	if unread != nil && !errors.Is(unread, context.Canceled) {
 		j.verdict = vNone
-		r.q.log().Error("queue: reading a message", "message", e.Message.ID, "err", body.err)
+		r.q.log().Error("queue: reading a message", "message", e.Message.ID, "err", unread)
 	}
 	if anyDelivered(fates) {
 		j.verdict = vWell
@@ -251,10 +252,11 @@ type lazyBody struct {
 	storage Storage
 	m       *Message
 
-	once sync.Once
-	blob Blob
-	mu   sync.Mutex
-	err  error
+	once   sync.Once
+	blob   Blob
+	closed atomic.Bool
+	mu     sync.Mutex
+	err    error
 }
 
 func (b *lazyBody) Size() int64 { return b.m.Size }
@@ -265,8 +267,8 @@ func (b *lazyBody) ReadAt(p []byte, off int64) (int, error) {
 		b.blob = blob
 		b.fail(err)
 	})
-	if b.blob == nil {
-		return 0, cmp.Or(b.err, errBodyClosed)
+	if b.blob == nil || b.closed.Load() {
+		return 0, cmp.Or(b.failure(), errBodyClosed)
 	}
 	n, err := b.blob.ReadAt(p, off)
 	if err != io.EOF {
@@ -283,11 +285,21 @@ func (b *lazyBody) fail(err error) {
 	}
 }
 
+func (b *lazyBody) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}
+
 var errBodyClosed = errors.New("queue: body read after its delivery")
 
-func (b *lazyBody) close() {
+// close ends the reading, whoever still tries to, and returns what went wrong
+// with it.
+func (b *lazyBody) close() error {
 	b.once.Do(func() {}) // it is not opened any more
+	b.closed.Store(true)
 	if b.blob != nil {
 		b.blob.Close()
 	}
+	return b.failure()
 }

@@ -15,6 +15,9 @@ const (
 	maxAlarms     = 16 // alarms looked at at one time
 	maxGroups     = 16 // sites looked up at one time
 	listingPart   = 10 // at most this part of the time goes to listing
+	// groupTimeout bounds the look-up of one site: a domain whose answer does
+	// not come is its own site, and keeps nobody waiting for its place.
+	groupTimeout = 30 * time.Second
 )
 
 // scheduler decides what is leased. It belongs to one goroutine.
@@ -100,7 +103,12 @@ func (s *scheduler) next(leased bool) time.Time {
 	if len(s.sites.down) > 0 && s.sites.down[0].until.Before(t) {
 		t = s.sites.down[0].until
 	}
-	return later(t, s.pauseUntil)
+	if time.Now().Before(s.pauseUntil) {
+		// Nothing is done before, and then there may be lanes that are ready
+		// already: no listing tells of them.
+		t = s.pauseUntil
+	}
+	return t
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -179,7 +187,7 @@ func (s *scheduler) list(leased context.Context, now time.Time) {
 	}
 	now = time.Now()
 	s.listed = now.Add(listingPart * now.Sub(begun))
-	s.listAt = now.Add(poll)
+	s.listAt = begun.Add(poll) // what is due later was not asked for
 	for _, t := range []time.Time{s.nextDue, s.alarmDue} {
 		if t.After(begun) && t.Before(s.listAt) {
 			s.listAt = t
@@ -218,9 +226,15 @@ func (s *scheduler) add(key Lane, now time.Time) {
 		l.state = laneGroup
 		s.toGroup = append(s.toGroup, l)
 	default:
-		l.site = s.sites.get(key.Dest, now)
-		s.ready(l)
+		s.settleAt(l, key.Dest, now)
 	}
+}
+
+// settleAt gives a lane its site.
+func (s *scheduler) settleAt(l *lane, name string, now time.Time) {
+	l.site = s.sites.get(name, now)
+	l.site.lanes++
+	s.ready(l)
 }
 
 // ready puts a lane at the end of its tenant's queue.
@@ -270,6 +284,7 @@ func (s *scheduler) rest(l *lane) {
 		return
 	}
 	delete(s.lanes, l.key)
+	l.site.lanes--
 	if l.tenant.lanes--; l.tenant.lanes == 0 {
 		delete(s.tenants, l.tenant.name)
 	}
@@ -441,7 +456,10 @@ func (s *scheduler) leaseAlarms(leased context.Context, owner Owner) {
 		return
 	}
 	if len(leases) < free {
-		s.alarmDue, s.listAt = time.Time{}, s.listed // for the next alarm
+		// The next alarm is learned by listing. Not at once: by the storage's
+		// clock, this one may not be due yet.
+		s.alarmDue = time.Time{}
+		s.listAt = earlier(s.listAt, time.Now().Add(relistDrained))
 	}
 	s.alarms += len(leases)
 	for _, lease := range leases {
@@ -485,7 +503,7 @@ func (s *scheduler) collect(now time.Time) {
 			retry = j.next.Sub(now)
 		}
 		l.site.heed(j.verdict, j.started, now, retry, s.sites.highest)
-		if now.Before(l.site.until) {
+		if now.Before(l.site.until) || l.site.place != 0 {
 			s.sites.wait(l.site)
 		}
 		s.give(l, 1, now)
@@ -495,8 +513,7 @@ func (s *scheduler) collect(now time.Time) {
 	}
 	for _, l := range grouped {
 		s.grouping--
-		l.site = s.sites.get(l.group, now)
-		s.ready(l)
+		s.settleAt(l, l.group, now)
 	}
 }
 
@@ -507,7 +524,9 @@ func (s *scheduler) startGrouping(leased context.Context) {
 		s.toGroup = s.toGroup[1:]
 		s.grouping++
 		s.deliverWG.Go(func() {
-			name, err := s.grouper.Group(leased, l.key.Dest)
+			ctx, cancel := context.WithTimeout(leased, groupTimeout)
+			name, err := s.grouper.Group(ctx, l.key.Dest)
+			cancel()
 			if err != nil || name == "" {
 				name = l.key.Dest // the delivery will say what is wrong
 			}

@@ -9,6 +9,7 @@ import (
 type site struct {
 	name     string
 	inflight int
+	lanes    int     // in memory that are of this site
 	parked   classes // lanes that wait for room here
 	// limit is how many deliveries may run: a success adds its share of one
 	// whole window, a failure of the host halves it.
@@ -58,10 +59,10 @@ func (s *site) heed(v verdict, started, now time.Time, retry time.Duration, high
 	s.lastUsed = now
 	switch v {
 	case vWell:
-		s.fails, s.downs, s.probing = 0, 0, false
+		s.up(now)
 		s.limit = min(s.limit+1/s.limit, float64(highest))
 	case vAnswer:
-		s.fails, s.downs, s.probing = 0, 0, false
+		s.up(now)
 	case vHost, vRoute:
 		// What was under way when the limit was halved saw the same failure.
 		if started.Before(s.lastCut) {
@@ -80,6 +81,13 @@ func (s *site) heed(v verdict, started, now time.Time, retry time.Duration, high
 			s.probing = true
 		}
 	}
+}
+
+// up notes that the host answered; what was under way when the site was found
+// down may prove that it is not.
+func (s *site) up(now time.Time) {
+	s.fails, s.downs, s.probing = 0, 0, false
+	s.until = earlier(s.until, now)
 }
 
 // sites are those with work or a memory.
@@ -123,7 +131,7 @@ func (ss *sites) sweep(now time.Time) {
 	}
 	ss.swept = now
 	for name, s := range ss.byName {
-		if s.inflight == 0 && s.parked.empty() && s.place == 0 && now.Sub(s.lastUsed) > siteMemory {
+		if s.lanes == 0 && s.place == 0 && now.Sub(s.lastUsed) > siteMemory {
 			delete(ss.byName, name)
 		}
 	}

@@ -257,8 +257,14 @@ func (s *Storage) finish(out *queue.Outcome, copies []*copied) error {
 	n.entry = &e
 	if len(left) == 0 {
 		s.remove(n)
-	} else {
-		s.applyEdits(n)
+		return nil
+	}
+	edited := len(n.edits) > 0
+	s.applyEdits(n)
+	if edited || n.free() && !n.entry.Due.After(now) {
+		// Put back for whoever is there, or made due by an edit that its
+		// owner does not know of.
+		s.wakeUp()
 	}
 	return nil
 }

@@ -114,9 +114,17 @@ func (s *Storage) copyBodies(subs []*queue.Submission) ([]*copied, error) {
 // that nothing has to be undone; force is for what belongs to an outcome.
 func (s *Storage) put(subs []*queue.Submission, copies []*copied, force bool) error {
 	var need int64
+	s.forgetKeys(s.now())
 	for i, sub := range subs {
-		if b, ok := sub.Body.(*staged); ok && b.storage == s && b.over && s.messages[sub.Message.ID] == nil && !s.knowsKey(sub.Message) {
-			return errClosed
+		if s.messages[sub.Message.ID] == nil && !s.knowsKey(sub.Message) {
+			if b, ok := sub.Body.(*staged); ok && b.storage == s && (b.over || sharedBody(subs[:i], sub)) {
+				return errClosed
+			}
+			for _, e := range sub.Entries {
+				if s.entries[e.ID] != nil {
+					return errSubmission
+				}
+			}
 		}
 		need += s.cost(sub)
 		if copies != nil && copies[i] != nil {
@@ -142,6 +150,17 @@ func (s *Storage) put(subs []*queue.Submission, copies []*copied, force bool) er
 	return nil
 }
 
+// sharedBody reports whether one of others brings sub's body for another
+// message: a body is stored once.
+func sharedBody(others []*queue.Submission, sub *queue.Submission) bool {
+	for _, o := range others {
+		if o.Body == sub.Body && o.Message.ID != sub.Message.ID {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *Storage) cost(sub *queue.Submission) int64 {
 	n := int64(messageCost + len(sub.Head) + entryCost*len(sub.Entries))
 	if sub.Message.Key != "" {
@@ -162,7 +181,6 @@ func (s *Storage) putOne(sub *queue.Submission, c *copied) bool {
 	now := s.now()
 	known := s.messages[sub.Message.ID] != nil
 	if k := (key{sub.Message.Tenant, sub.Message.Key}); !known && k.key != "" {
-		s.forgetKeys(now)
 		if r, ok := s.keys[k]; ok {
 			sub.Duplicate, known = true, true
 			sub.Message.ID = r.id

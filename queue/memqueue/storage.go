@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postrider/postrider/internal/spool"
@@ -185,8 +186,12 @@ func (b *staged) Close() error {
 type blob struct {
 	storage *Storage
 	m       *message
-	once    sync.Once
+	head    []byte
+	body    io.ReaderAt
+	closed  atomic.Bool
 }
+
+var errBlobClosed = errors.New("memqueue: blob is closed")
 
 // Open implements queue.Storage.
 func (s *Storage) Open(ctx context.Context, m *queue.Message) (queue.Blob, error) {
@@ -200,7 +205,7 @@ func (s *Storage) Open(ctx context.Context, m *queue.Message) (queue.Blob, error
 		return nil, queue.ErrNotFound
 	}
 	stored.readers++
-	return &blob{storage: s, m: stored}, nil
+	return &blob{storage: s, m: stored, head: stored.head, body: stored.body}, nil
 }
 
 func (b *blob) Size() int64 { return b.m.Size }
@@ -209,24 +214,28 @@ func (b *blob) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("memqueue: negative offset")
 	}
+	if b.closed.Load() {
+		return 0, errBlobClosed
+	}
 	n := 0
-	if head := b.m.head; off < int64(len(head)) {
-		n = copy(p, head[off:])
+	if off < int64(len(b.head)) {
+		n = copy(p, b.head[off:])
 		if n == len(p) {
 			return n, nil
 		}
 	}
-	k, err := b.m.body.ReadAt(p[n:], off+int64(n)-int64(len(b.m.head)))
+	k, err := b.body.ReadAt(p[n:], off+int64(n)-int64(len(b.head)))
 	return n + k, err
 }
 
 func (b *blob) Close() error {
-	b.once.Do(func() {
-		b.storage.mu.Lock()
-		b.m.readers--
-		b.storage.dropIfDone(b.m)
-		b.storage.mu.Unlock()
-	})
+	if b.closed.Swap(true) {
+		return nil
+	}
+	b.storage.mu.Lock()
+	defer b.storage.mu.Unlock()
+	b.m.readers--
+	b.storage.dropIfDone(b.m)
 	return nil
 }
 
