@@ -32,11 +32,15 @@ type conn struct {
 	bad      int
 	failures int
 	done     bool // the connection ends after this command
+	loginBy  time.Time
 }
 
 func newConn(s *Server, nc *netserve.Conn) *conn {
 	c := &conn{srv: s, nc: nc, ctx: nc.Context(), net: nc}
 	c.attach()
+	if d := limit(s.LoginTimeout, 2*time.Minute); d > 0 {
+		c.loginBy = time.Now().Add(d)
+	}
 	return c
 }
 
@@ -66,6 +70,7 @@ func (c *conn) close() {
 		}
 		c.drop = nil
 	}
+	c.net.Close() // TLS says that nothing follows
 }
 
 // startTLS runs the handshake; false when it failed.
@@ -124,9 +129,12 @@ func (c *conn) readLine(max int) ([]byte, error) {
 	if err := c.w.Flush(); err != nil {
 		return nil, err
 	}
-	var deadline time.Time
-	if d := limit(c.srv.IdleTimeout, 10*time.Minute); d > 0 {
-		deadline = time.Now().Add(d)
+	deadline := c.loginBy
+	if c.drop != nil {
+		deadline = time.Time{}
+		if d := limit(c.srv.IdleTimeout, 10*time.Minute); d > 0 {
+			deadline = time.Now().Add(d)
+		}
 	}
 	c.nc.SetReadDeadline(deadline)
 	if !c.srv.conns.Idle(c.nc, func() { c.nc.SetReadDeadline(time.Unix(1, 0)) }) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -41,7 +42,8 @@ type Server struct {
 
 	MaxConnections      int           // at once; 0 = 10,000
 	MaxConnectionsPerIP int           // at once; 0 = 50
-	IdleTimeout         time.Duration // for the whole of the next command; 0 = 10 minutes, the least that RFC 1939 §3 allows
+	LoginTimeout        time.Duration // from the first octet to a login; 0 = 2 minutes
+	IdleTimeout         time.Duration // after it, for the whole of the next command; 0 = 10 minutes, the least that RFC 1939 §3 allows
 	WriteTimeout        time.Duration // for each 16 KiB that the client has to take; 0 = 2 minutes
 	MaxLine             int           // octets of a command with its CRLF; 0 = 1024 (RFC 2449 §4 asks for 255)
 	MaxErrors           int           // of a session, unknown or malformed; then it is cut; 0 = 20
@@ -94,6 +96,11 @@ func (s *Server) Close() error { return s.conns.Close() }
 func (s *Server) handle(nc *netserve.Conn) {
 	c := newConn(s, nc)
 	defer c.close()
+	defer func() {
+		if p := recover(); p != nil {
+			s.log().Error("pop3: panic in a session", "user", c.id.User, "remote", nc.RemoteAddr(), "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
 	if s.ImplicitTLS && !c.startTLS() {
 		return
 	}

@@ -551,3 +551,101 @@ func FuzzSession(f *testing.F) {
 		}
 	})
 }
+
+func TestLoginTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc := dial(t, server(newBox()))
+		start := time.Now()
+		transcript(t, nc, greet)
+		for range 3 { // commands do not buy time
+			<-time.After(30 * time.Second)
+			transcript(t, nc, "C: USER alice\nS: +OK")
+		}
+		transcript(t, nc, "S: EOF")
+		if d := time.Since(start); d != 2*time.Minute {
+			t.Errorf("closed after %v", d)
+		}
+	})
+}
+
+// A command that is cut is not run, and no mark survives its session.
+func TestCutCommand(t *testing.T) {
+	for _, half := range []string{"Q", "QUIT", "QUIT\r", "DELE 2", "RETR 1"} {
+		b := newBox("1", "2")
+		s := server(b)
+		nc := dial(t, s)
+		transcript(t, nc, enter+"C: DELE 1\nS: +OK deleted")
+		io.WriteString(nc, half)
+		nc.Close()
+		s.Close()
+		if len(b.bodies) != 2 || b.expunged != 0 || b.closed != 1 {
+			t.Errorf("%q: %d left, %d writes, closed %d times", half, len(b.bodies), b.expunged, b.closed)
+		}
+	}
+}
+
+// Unknown users and wrong passwords look the same, malformed SASL does not
+// count as either, and the session can go on.
+func TestBadLogins(t *testing.T) {
+	s := server(newBox("x"))
+	s.AuthAttempts = -1
+	transcript(t, dial(t, s), greet+`
+		C: USER mallory
+		S: +OK
+		C: PASS secret
+		S: -ERR [AUTH] wrong user name or password
+		C: USER alice
+		S: +OK
+		C: PASS wrong
+		S: -ERR [AUTH] wrong user name or password
+		C: AUTH PLAIN !!!
+		S: -ERR initial response is not base64
+		C: AUTH PLAIN
+		S: +
+		C: AGFsaWNl!
+		S: -ERR response is not base64
+		C: AUTH PLAIN
+		S: +
+		C: *
+		S: -ERR authentication cancelled
+		C: AUTH PLAIN AGFsaWNl
+		S: -ERR malformed response
+		C: AUTH PLAIN AGFsaWNlAHNlY3JldA==
+		S: +OK logged in
+		C: STAT
+		S: +OK 1 1`)
+}
+
+// A line that goes on beyond all measure ends the session.
+func TestEndlessLine(t *testing.T) {
+	nc := dial(t, server(newBox()))
+	transcript(t, nc, greet)
+	go io.WriteString(nc, strings.Repeat("x", 2<<20))
+	transcript(t, nc, "S: EOF")
+}
+
+type panicBox struct{ *box }
+
+func (panicBox) Open(context.Context, store.Message) (store.Blob, error) { panic("broken") }
+
+// A panic in a maildrop ends its session, and the maildrop is closed.
+func TestPanic(t *testing.T) {
+	b := panicBox{newBox("1")}
+	s := server(b)
+	transcript(t, dial(t, s), enter+"C: RETR 1\nS: EOF")
+	s.Close()
+	if b.closed != 1 {
+		t.Errorf("closed %d times", b.closed)
+	}
+}
+
+// The end of a TLS session is told as TLS tells it.
+func TestCloseNotify(t *testing.T) {
+	s := server(newBox())
+	s.TLS, s.ImplicitTLS = &tls.Config{Certificates: []tls.Certificate{certificate()}}, true
+	tc := tls.Client(dial(t, s), &tls.Config{InsecureSkipVerify: true})
+	transcript(t, tc, greet+"C: QUIT\nS: +OK goodbye")
+	if _, err := tc.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("got %v", err)
+	}
+}
