@@ -8,6 +8,7 @@ type mailbox struct {
 	kind    mailboxKind
 	name    string // phrase; quotes removed, encoded words as they stand
 	comment string // the last comment, the display name of "addr (name)"
+	route   string // "@a,@b" as it stood in <@a,@b:local@domain>, without white space
 	local   string // without quotes
 	domain  string // without white space and comments
 	text    string // what was read, for errors
@@ -223,16 +224,18 @@ func (p *addrScanner) element() (mailbox, bool) {
 }
 
 // angle reads what follows "<" into m: an addr-spec, before it perhaps the
-// source route of RFC 5322 §4.4, which is skipped.
+// source route of RFC 5322 §4.4.
 func (p *addrScanner) angle(m *mailbox, comments []word) []word {
 	var localBuf, domBuf [6]word
 	local, dom := localBuf[:0], domBuf[:0]
+	var route []byte
 	at := false
 	for {
 		kind, text, space := p.token()
 		switch {
 		case kind == tokEnd || kind == '>':
 			m.local, m.domain = concat(local), concat(dom)
+			m.route = string(route)
 			return comments
 		case kind == tokComment:
 			comments = append(comments, word{text, true, false})
@@ -242,7 +245,17 @@ func (p *addrScanner) angle(m *mailbox, comments []word) []word {
 			}
 			at, dom = true, dom[:0]
 		case at && len(local) == 0 && (kind == ':' || kind == ','):
-			at, dom = false, dom[:0] // the end of one hop of a route
+			// The end of one hop of a route.
+			if len(dom) > 0 {
+				if len(route) > 0 {
+					route = append(route, ',')
+				}
+				route = append(route, '@')
+				for _, w := range dom {
+					route = append(route, w.text...)
+				}
+			}
+			at, dom = false, dom[:0]
 		case at:
 			dom = append(dom, word{text, space, kind == tokQuoted})
 		default:

@@ -10,11 +10,12 @@ type Envelope struct {
 	From, Sender, ReplyTo, To, Cc, Bcc  []EnvelopeAddress
 }
 
-// EnvelopeAddress is one address. Host "" begins a group (Mailbox is its
+// EnvelopeAddress is one address. Route is its obsolete source route, "@a,@b"
+// of <@a,@b:user@host> (RFC 5322 §4.4), "" for almost every one. Host "" begins a group (Mailbox is its
 // name) or ends it (Mailbox is "" too). Mailbox is without quotes, Name too
 // but with its encoded words. A mailbox without a host has the Host
 // "MISSING_DOMAIN", a host without a mailbox the Mailbox "MISSING_MAILBOX".
-type EnvelopeAddress struct{ Name, Mailbox, Host string }
+type EnvelopeAddress struct{ Name, Route, Mailbox, Host string }
 
 // maxEnvelope bounds the addresses of one list: a header of a few octets each
 // would make a structure many times its size.
@@ -70,7 +71,7 @@ func envelopeAddresses(s string) []EnvelopeAddress {
 		case isGroupEnd:
 			list = append(list, EnvelopeAddress{})
 		default:
-			a := EnvelopeAddress{m.name, m.local, m.domain}
+			a := EnvelopeAddress{m.name, m.route, m.local, m.domain}
 			if a.Name == "" {
 				a.Name = m.comment
 			}

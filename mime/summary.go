@@ -10,7 +10,7 @@ import (
 var ErrSummary = errors.New("mime: not a summary")
 
 const (
-	summaryVersion = 1
+	summaryVersion = 2
 	// summaryDepth bounds the nesting of a summary that is read.
 	summaryDepth = 10_000
 )
@@ -142,6 +142,7 @@ func (e *Envelope) appendSummary(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(len(*l)))
 		for _, a := range *l {
 			b = appendString(b, a.Name)
+			b = appendString(b, a.Route)
 			b = appendString(b, a.Mailbox)
 			b = appendString(b, a.Host)
 		}
@@ -355,13 +356,13 @@ func (d *summaryReader) part(header *Header, depth int) *Part {
 func (d *summaryReader) envelope() *Envelope {
 	e := &Envelope{Date: d.string(), Subject: d.string(), InReplyTo: d.string(), MessageID: d.string()}
 	for _, l := range e.lists() {
-		n := d.count(3)
+		n := d.count(4)
 		if n == 0 {
 			continue
 		}
 		*l = make([]EnvelopeAddress, n)
 		for i := range *l {
-			(*l)[i] = EnvelopeAddress{d.string(), d.string(), d.string()}
+			(*l)[i] = EnvelopeAddress{d.string(), d.string(), d.string(), d.string()}
 		}
 	}
 	return e

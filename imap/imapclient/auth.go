@@ -43,6 +43,9 @@ func (c *Client) Authenticate(ctx context.Context, mech sasl.Client) error {
 	if err != nil {
 		return fmt.Errorf("imapclient: %w", err)
 	}
+	if !areWords(name) {
+		return ErrArgument
+	}
 	told := false
 	var cancelled error
 	cmd := &command{

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -241,6 +242,24 @@ func (c *Client) await() error {
 	return errRefused
 }
 
+// areWords tells whether each of words can be sent as an atom, a flag or the
+// name of an item: what has a space or a line end in it would be something
+// else to the server.
+func areWords[T ~string](words ...T) bool {
+	for _, w := range words {
+		s := strings.TrimPrefix(string(w), `\`)
+		if s == "" {
+			return false
+		}
+		for i := range len(s) {
+			if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`(){%*"\`, c) >= 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // simple runs a command with nothing but a tagged response.
 func (c *Client) simple(ctx context.Context, name string, args func(e *imapwire.Encoder)) error {
 	return c.run(ctx, &command{name: name, args: args})
@@ -259,6 +278,9 @@ func (c *Client) Capabilities(ctx context.Context) (imap.Caps, error) {
 
 // Enable turns extensions on and returns those that are (RFC 9051 §6.3.1).
 func (c *Client) Enable(ctx context.Context, caps ...imap.Cap) (imap.Caps, error) {
+	if !areWords(caps...) {
+		return nil, ErrArgument
+	}
 	var on imap.Caps
 	err := c.run(ctx, &command{
 		name: "ENABLE",

@@ -93,6 +93,9 @@ func (c *Client) leave(ctx context.Context, name string) error {
 // List returns the mailboxes whose names match pattern ("*" all, "%" none
 // with a delimiter) below reference, with what o asks for (RFC 9051 §6.3.9).
 func (c *Client) List(ctx context.Context, reference, pattern string, o imap.ListOptions) ([]*imap.ListData, error) {
+	if !areWords(o.ReturnStatus...) {
+		return nil, ErrArgument
+	}
 	var all []*imap.ListData
 	byName := map[string]*imap.ListData{}
 	err := c.run(ctx, &command{
@@ -202,6 +205,9 @@ func (c *Client) list(l *imap.ListData) bool {
 
 // Status tells about a mailbox without opening it (RFC 9051 §6.3.11).
 func (c *Client) Status(ctx context.Context, mailbox string, items ...imap.StatusItem) (*imap.StatusData, error) {
+	if !areWords(items...) {
+		return nil, ErrArgument
+	}
 	s := &imap.StatusData{}
 	err := c.run(ctx, &command{
 		name: "STATUS",
@@ -241,6 +247,9 @@ func (c *Client) statusData(s *imap.StatusData) bool {
 // Create makes a mailbox (RFC 9051 §6.3.4), with special uses when there are
 // any (CREATE-SPECIAL-USE, RFC 6154 §3).
 func (c *Client) Create(ctx context.Context, mailbox string, use ...imap.MailboxAttr) error {
+	if !areWords(use...) {
+		return ErrArgument
+	}
 	return c.simple(ctx, "CREATE", func(e *imapwire.Encoder) {
 		e.SP().Mailbox(mailbox)
 		if len(use) > 0 {

@@ -23,6 +23,9 @@ type AppendOptions struct {
 // tells the UID if the server has UIDPLUS. When body ends before size, or
 // fails, the connection is closed, so that nothing is stored.
 func (c *Client) Append(ctx context.Context, mailbox string, body io.Reader, size int64, o AppendOptions) (imap.AppendData, error) {
+	if !areWords(o.Flags...) {
+		return imap.AppendData{}, ErrArgument
+	}
 	var data imap.AppendData
 	var bodyErr error
 	err := c.run(ctx, &command{
@@ -106,6 +109,9 @@ func (c *Client) copyTo(ctx context.Context, name string, set imap.MessageSet, m
 // Store changes flags (RFC 9051 §6.4.6) and returns what the server told of
 // them; silent asks it to tell nothing.
 func (c *Client) Store(ctx context.Context, set imap.MessageSet, mode imap.StoreMode, silent bool, flags ...imap.Flag) ([]*imap.FetchData, error) {
+	if !areWords(flags...) {
+		return nil, ErrArgument
+	}
 	var told []*imap.FetchData
 	err := c.run(ctx, &command{
 		name: uidName(set, "STORE"),

@@ -12,6 +12,9 @@ import (
 // numbers, or their UIDs if uid is set. Return options need ESEARCH (RFC
 // 4731) or IMAP4rev2.
 func (c *Client) Search(ctx context.Context, uid bool, criteria *imap.SearchCriteria, o imap.SearchOptions) (*imap.SearchData, error) {
+	if !criteriaFlags(criteria) {
+		return nil, ErrArgument
+	}
 	data := &imap.SearchData{UID: uid}
 	name := "SEARCH"
 	if uid {
@@ -61,6 +64,18 @@ func searchReturn(e *imapwire.Encoder, o imap.SearchOptions) {
 	if o.Return || len(opts) > 0 {
 		e.Atom(" RETURN ").List(len(opts), func(i int) { e.Atom(opts[i]) })
 	}
+}
+
+// criteriaFlags tells whether all flags and keywords of k can be sent.
+func criteriaFlags(k *imap.SearchCriteria) bool {
+	ok := areWords(k.Flags...) && areWords(k.NotFlags...)
+	for i := range k.Not {
+		ok = ok && criteriaFlags(&k.Not[i])
+	}
+	for i := range k.Or {
+		ok = ok && criteriaFlags(&k.Or[i][0]) && criteriaFlags(&k.Or[i][1])
+	}
+	return ok
 }
 
 func criteriaASCII(k *imap.SearchCriteria) bool {

@@ -42,6 +42,7 @@ func (s *session) append() (result, error) {
 	}()
 	a := appending{s: s, name: name, left: atMost(s.srv.MaxMessage, defaultMaxMessage, 1<<62)}
 	most := atMost(s.srv.MaxMessages, 100, 1<<30)
+	var drafts []store.Draft
 	for s.dec.SP() {
 		if len(ups) == most {
 			return result{}, no(imap.CodeLimit, "Too many messages at once")
@@ -51,15 +52,14 @@ func (s *session) append() (result, error) {
 		if err := a.receive(u); err != nil {
 			return result{}, err
 		}
+		d, err := s.draft(u)
+		if err != nil {
+			return result{}, err
+		}
+		drafts = append(drafts, d)
 	}
 	if len(ups) == 0 && !s.dec.ExpectSP() || !s.dec.ExpectCRLF() {
 		return result{}, s.dec.Err()
-	}
-	drafts := make([]store.Draft, len(ups))
-	for i, u := range ups {
-		if err := s.draft(&drafts[i], u); err != nil {
-			return result{}, err
-		}
 	}
 	r, err := s.acc.Append(s.ctx, a.to.ID, drafts, store.AppendOptions{})
 	if err != nil {
@@ -67,6 +67,9 @@ func (s *session) append() (result, error) {
 	}
 	if b := s.box; b != nil && b.id == a.to.ID && !b.view.FoldAppended(store.AppendOptions{}, r) {
 		b.changed.Store(true)
+	}
+	if !mayRead(a.to.Rights) {
+		return result{}, nil
 	}
 	var uids imap.NumSet
 	for _, m := range r.Messages {
@@ -188,18 +191,19 @@ func (s *session) stage(size int64) (store.Staged, error) {
 	return store.Stage(s.ctx, s.srv.Store, size)
 }
 
-// draft makes what the store takes.
-func (s *session) draft(d *store.Draft, u *upload) error {
+// draft makes what the store takes. What the parser kept is needed no more.
+func (s *session) draft(u *upload) (store.Draft, error) {
 	root := u.parser.Close()
+	u.parser = mime.Parser{}
 	if u.nul {
 		// What has no NUL-free form could not be fetched as BODY[] later
 		// (RFC 3516 §4.3 leaves the choice of when to encode to the server).
 		var err error
 		if root, err = s.encodeBinary(u, root); err != nil {
-			return err
+			return store.Draft{}, err
 		}
 	}
-	*d = store.Draft{
+	d := store.Draft{
 		Body:         u.body,
 		Flags:        u.flags,
 		InternalDate: u.date,
@@ -209,5 +213,5 @@ func (s *session) draft(d *store.Draft, u *upload) error {
 	if ids := root.Header.MessageIDs("Message-ID"); len(ids) > 0 {
 		d.MessageID = ids[0]
 	}
-	return nil
+	return d, nil
 }

@@ -170,6 +170,7 @@ func (s *session) loggedIn(id login.Identity) (result, error) {
 		return result{}, err
 	}
 	s.id, s.acc, s.state = id, acc, authenticated
+	s.dec.MaxLiteral = s.srv.literalLimit()
 	s.loginBy = time.Time{}
 	s.t.wait(false, time.Time{})
 	s.errors = 0

@@ -1,6 +1,7 @@
 package imapserver
 
 import (
+	"log/slog"
 	"strconv"
 	"strings"
 
@@ -102,7 +103,7 @@ func (s *session) identify() (result, error) {
 		return result{}, s.dec.Err()
 	}
 	if len(args) > 0 {
-		s.log.Debug("client", args...)
+		s.log.Debug("client", slog.Group("id", args...))
 	}
 	s.enc.Atom(`* ID ("name" "Postrider")` + "\r\n")
 	return result{}, nil

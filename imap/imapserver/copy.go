@@ -48,6 +48,9 @@ func (s *session) copyMessages(uid, move bool) (result, error) {
 		}
 		return result{}, nil
 	}
+	if !mayRead(to.Rights) {
+		return result{}, nil
+	}
 	arg := string(appendCopyUID(nil, c))
 	if !move {
 		return result{code: imap.CodeCopyUID, arg: arg}, nil

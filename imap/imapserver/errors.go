@@ -80,6 +80,16 @@ func (s *session) replyTo(err error) *imap.Error {
 	return reply(imap.NO, imap.CodeServerBug, "Internal error")
 }
 
+// isBad tells whether replyTo answers err with BAD.
+func isBad(err error) bool {
+	var e *imap.Error
+	if errors.As(err, &e) {
+		return e.Type == imap.BAD
+	}
+	var syntax *imapwire.SyntaxError
+	return errors.As(err, &syntax) || errors.Is(err, imapwire.ErrLineTooLong)
+}
+
 // isWireError tells errors of the connection from those of a command.
 func isWireError(err error) bool {
 	var syntax *imapwire.SyntaxError

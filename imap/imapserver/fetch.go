@@ -263,7 +263,7 @@ func (f *fetching) messages(uids, flagged store.UIDSet) (n int, err error) {
 // returned; others are kept for its end.
 func (f *fetching) message(i int, m store.Message) error {
 	s := f.s
-	f.msg = message{s: s, Message: m}
+	f.msg = message{s: s, Message: m, split: f.msg.split[:0]}
 	msg := &f.msg
 	defer msg.close()
 	var err error
@@ -271,11 +271,6 @@ func (f *fetching) message(i int, m store.Message) error {
 		_, err = msg.root()
 	}
 	f.prepared = f.prepared[:0]
-	defer func() {
-		for i := range f.prepared {
-			f.prepared[i].close()
-		}
-	}()
 	for k := range f.Sections {
 		if err != nil {
 			break

@@ -63,7 +63,7 @@ func TestTooManyErrors(t *testing.T) {
 
 func TestTooManyConnections(t *testing.T) {
 	srv, _ := newServer(t)
-	srv.MaxPerIP = 1
+	srv.MaxConnectionsPerIP = 1
 	addr := serve(t, srv)
 	start(t, addr)
 	c := dial(t, addr)

@@ -16,8 +16,12 @@ type listRequest struct {
 	patterns  []string
 }
 
-// maxPatterns bounds the patterns of one LIST.
-const maxPatterns = 100
+// maxPatterns bounds the patterns of one LIST, and maxPattern their octets
+// together: matching takes time in the product of those and the names.
+const (
+	maxPatterns = 100
+	maxPattern  = 4 * maxName
+)
 
 // list is LIST (RFC 9051 §6.3.9, RFC 5258, RFC 5819, RFC 6154).
 func (s *session) list() (result, error) {
@@ -76,14 +80,21 @@ func (r *listRequest) entry(t *tree, n *node, want func(*node) bool) (d imap.Lis
 	if !selected && len(childInfo) == 0 {
 		return d, false
 	}
-	d = imap.ListData{Mailbox: n.name, Delim: '/', ChildInfo: childInfo}
+	d = n.list(r.SelectSubscribed || r.ReturnSubscribed)
+	d.ChildInfo = childInfo
+	if n.box == nil && !r.extended {
+		d.Attrs = slices.Insert(d.Attrs, 1, imap.AttrNoSelect)
+	}
+	return d, true
+}
+
+// list is what LIST tells of n, with \Subscribed if that was asked for.
+func (n *node) list(subscribed bool) imap.ListData {
+	d := imap.ListData{Mailbox: n.name, Delim: '/'}
 	if n.box == nil {
 		d.Attrs = append(d.Attrs, imap.AttrNonExistent)
-		if !r.extended {
-			d.Attrs = append(d.Attrs, imap.AttrNoSelect)
-		}
 	}
-	if (r.SelectSubscribed || r.ReturnSubscribed) && n.subscribed {
+	if subscribed && n.subscribed {
 		d.Attrs = append(d.Attrs, imap.AttrSubscribed)
 	}
 	if n.children {
@@ -96,7 +107,7 @@ func (r *listRequest) entry(t *tree, n *node, want func(*node) bool) (d imap.Lis
 			d.Attrs = append(d.Attrs, imap.MailboxAttr(u))
 		}
 	}
-	return d, true
+	return d
 }
 
 // childInfo says which criteria a mailbox below n meets that is not itself
@@ -171,6 +182,9 @@ func (s *session) writeList(name string, d *imap.ListData) {
 			s.enc.Quoted(c)
 		}
 		s.enc.Atom("))")
+	}
+	if d.OldName != "" {
+		s.enc.Atom(` ("OLDNAME" (`).Mailbox(d.OldName).Atom("))")
 	}
 	s.enc.Atom("\r\n")
 }

@@ -45,12 +45,14 @@ func (s *session) parseList(r *listRequest) error {
 	if !d.ExpectMailbox(&r.reference) || !d.ExpectSP() {
 		return d.Err()
 	}
+	room := maxPattern
 	pattern := func() bool {
 		var p string
 		if !d.ExpectListMailbox(&p) {
 			return false
 		}
-		if len(r.patterns) == maxPatterns || len(p) > maxName {
+		room -= len(r.reference) + len(p)
+		if len(r.patterns) == maxPatterns || len(p) > maxName || room < 0 {
 			return d.Fail("too many or too long patterns")
 		}
 		r.patterns = append(r.patterns, p)
@@ -75,7 +77,9 @@ func (s *session) parseList(r *listRequest) error {
 		// A reference is put before the pattern, whatever the latter is: names
 		// have no root here. An empty pattern of an extended LIST is a name.
 		if p != "" || r.extended {
-			r.patterns[i] = inboxName(r.reference + p)
+			also := spellings(inboxName(r.reference + p))
+			r.patterns[i] = also[0]
+			r.patterns = append(r.patterns, also[1:]...)
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package imapserver
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/postrider/postrider/imap"
@@ -40,14 +41,35 @@ func (s *session) create() (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	given := strings.TrimSuffix(name, delim)
 	if name, err = newName(name); err != nil {
 		return result{}, err
 	}
 	if name == "INBOX" {
 		return result{}, no(imap.CodeAlreadyExists, "INBOX is always there")
 	}
-	_, err = s.acc.CreateMailbox(s.ctx, store.NewMailbox{Name: name, SpecialUse: use})
-	return result{}, err
+	m, err := s.acc.CreateMailbox(s.ctx, store.NewMailbox{Name: name, SpecialUse: use})
+	if err != nil {
+		return result{}, err
+	}
+	return result{}, s.tellOldName(m, given, name != given)
+}
+
+// tellOldName tells that a mailbox that was made or renamed has another name
+// than the client may think: old is what that calls it (RFC 9051 §6.3.4,
+// §6.3.6).
+func (s *session) tellOldName(m store.Mailbox, old string, differs bool) error {
+	if !differs || !s.rev2 {
+		return nil
+	}
+	d, err := s.listed(m, old)
+	if err != nil {
+		// The command itself went well.
+		s.log.Warn("new name not told", "user", s.id.User, "error", err)
+		return nil
+	}
+	s.writeList("LIST", &d)
+	return s.enc.Err()
 }
 
 // specialUse checks attributes and gives them their usual spelling.
@@ -102,17 +124,21 @@ func (s *session) rename() (result, error) {
 	if !s.dec.ExpectSP() || !s.expectMailbox(&from) || !s.dec.ExpectSP() || !s.expectMailbox(&to) || !s.dec.ExpectCRLF() {
 		return result{}, s.dec.Err()
 	}
-	from = strings.TrimSuffix(from, delim)
+	from, given := strings.TrimSuffix(from, delim), strings.TrimSuffix(to, delim)
 	to, err := newName(to)
 	if err != nil {
 		return result{}, err
 	}
+	old, differs := from, to != given
 	if from == "INBOX" {
 		return result{}, s.renameInbox(to)
 	}
 	boxes, err := s.allMailboxes(false)
 	if err != nil {
 		return result{}, err
+	}
+	if also := spellings(from); len(also) > 1 && !hasTree(boxes, from) {
+		from, differs = also[1], true
 	}
 	var moves []store.MailboxUpdate
 	moved := map[string]bool{}
@@ -140,7 +166,12 @@ func (s *session) rename() (result, error) {
 	if b := s.box; b != nil && moved[b.name] {
 		b.name = to + b.name[len(from):]
 	}
-	return result{}, nil
+	return result{}, s.tellOldName(store.Mailbox{Name: to}, old, differs)
+}
+
+// hasTree tells whether there is a mailbox of that name or below it.
+func hasTree(boxes []store.Mailbox, name string) bool {
+	return slices.ContainsFunc(boxes, func(m store.Mailbox) bool { return m.Name == name || isBelow(m.Name, name) })
 }
 
 // renameInbox moves the messages to a new mailbox and leaves the inbox empty.
@@ -179,7 +210,12 @@ func (s *session) changeSubscription(on bool) (result, error) {
 	}
 	name = strings.TrimSuffix(name, delim)
 	if !on {
-		return result{}, sub.Unsubscribe(s.ctx, name)
+		for _, n := range spellings(name) {
+			if err := sub.Unsubscribe(s.ctx, n); err != nil {
+				return result{}, err
+			}
+		}
+		return result{}, nil
 	}
 	name, err := newName(name)
 	if err != nil {

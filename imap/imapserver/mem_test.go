@@ -12,7 +12,7 @@ func BenchmarkIdleSession(b *testing.B) {
 	var before, after runtime.MemStats
 	for b.Loop() {
 		srv, st := newServer(b)
-		srv.MaxPerIP = -1
+		srv.MaxConnectionsPerIP = -1
 		add(b, st, "INBOX", 0, simple)
 		addr := serve(b, srv)
 		runtime.GC()

@@ -2,6 +2,7 @@ package imapserver
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/postrider/postrider/imap"
-	"github.com/postrider/postrider/internal/spool"
 	"github.com/postrider/postrider/mime"
 	"github.com/postrider/postrider/store"
 )
@@ -22,6 +22,25 @@ type message struct {
 	part   *mime.Part // from root
 	parsed bool       // part is of the body: its headers are whole
 	blob   store.Blob
+	// What was read once, for the next section or search key.
+	headers []wholeHeader
+	split   []splitHeader
+}
+
+type wholeHeader struct {
+	of *mime.Part
+	h  *mime.Header
+}
+
+type splitHeader struct {
+	of     *mime.Header
+	fields []field
+}
+
+// field is a field of a header as it stands.
+type field struct {
+	name string
+	raw  []byte
 }
 
 func (m *message) close() {
@@ -84,25 +103,19 @@ func (m *message) parse() (*mime.Part, error) {
 	return p, nil
 }
 
-// content is what a section holds: nothing (NIL), some octets, or a range of
-// a body.
+// content is what a section holds: nothing (NIL), or n octets from off on of
+// a body, of some fields of a header, or of a decoded part. The latter are made
+// when they are written: only their size is known before, so that no number of
+// sections takes memory.
 type content struct {
 	exists bool
 	binary bool // may hold NUL: literal8
-	data   []byte
-	src    io.ReaderAt
 	off, n int64
-	tmp    *spool.Spool
+	src    store.Body
+	header []field // those of them that sec names
+	sec    *imap.Section
+	part   *mime.Part // decoded, of src
 }
-
-func (c *content) close() {
-	if c.tmp != nil {
-		c.tmp.Close()
-		c.tmp = nil
-	}
-}
-
-func bytesContent(b []byte) content { return content{exists: true, data: b, n: int64(len(b))} }
 
 // cut applies a partial: what lies beyond the end is empty.
 func (c *content) cut(p *imap.Partial) {
@@ -110,13 +123,8 @@ func (c *content) cut(p *imap.Partial) {
 		return
 	}
 	off := min(p.Offset, c.n)
-	n := min(p.Count, c.n-off)
-	if c.src != nil {
-		c.off += off
-	} else {
-		c.data = c.data[off : off+n]
-	}
-	c.n = n
+	c.off += off
+	c.n = min(p.Count, c.n-off)
 }
 
 // summaryFields are the fields that the Summary keeps of a root's header.
@@ -172,7 +180,7 @@ func (m *message) wholeSection(sec *imap.Section) (content, error) {
 		return m.decoded(p)
 	}
 	if fromSummary(sec) {
-		return bytesContent(filterFields(&root.Header, sec)), nil
+		return m.fieldsContent(&root.Header, sec), nil
 	}
 	b, err := m.body()
 	if err != nil {
@@ -193,42 +201,83 @@ func (m *message) wholeSection(sec *imap.Section) (content, error) {
 	case imap.SectionText:
 		return content{exists: true, src: b, off: whole.BodyOffset, n: whole.Size}, nil
 	}
-	h, err := readHeader(b, whole)
+	h, err := m.header(whole)
 	if err != nil {
 		return content{}, err
 	}
-	return bytesContent(filterFields(&h, sec)), nil
+	return m.fieldsContent(h, sec), nil
 }
 
 // maxHeader bounds the header that is taken into memory; the parser keeps no
 // more of one either.
 const maxHeader = 2 << 20
 
-// readHeader reads the whole header of p: a Summary has only some of it.
-func readHeader(b io.ReaderAt, p *mime.Part) (mime.Header, error) {
+// header reads the whole header of p: a Summary has only some of it.
+func (m *message) header(p *mime.Part) (*mime.Header, error) {
+	for _, w := range m.headers {
+		if w.of == p {
+			return w.h, nil
+		}
+	}
+	b, err := m.body()
+	if err != nil {
+		return nil, err
+	}
 	n := min(p.BodyOffset-p.HeaderOffset, maxHeader)
 	block := make([]byte, n)
 	if k, err := b.ReadAt(block, p.HeaderOffset); int64(k) < n {
-		return mime.Header{}, fmt.Errorf("imapserver: reading a header: %w", err)
+		return nil, fmt.Errorf("imapserver: reading a header: %w", err)
 	}
-	return mime.ParseHeader(block), nil
+	h := mime.ParseHeader(block)
+	m.headers = append(m.headers, wholeHeader{p, &h})
+	return &h, nil
 }
 
-// filterFields returns the fields that sec asks for, as they stand, and the
+// fieldsContent is the fields of h that sec asks for, as they stand, and the
 // empty line.
-func filterFields(h *mime.Header, sec *imap.Section) []byte {
-	var b bytes.Buffer
-	for f := range h.Fields() {
-		named := slices.ContainsFunc(sec.Fields, func(n string) bool { return strings.EqualFold(n, f.Name) })
-		if named == (sec.Kind == imap.SectionFields) {
-			b.Write(f.Raw)
-			if !bytes.HasSuffix(f.Raw, []byte("\n")) {
-				b.WriteString("\r\n")
-			}
+func (m *message) fieldsContent(h *mime.Header, sec *imap.Section) content {
+	c := content{exists: true, header: m.fields(h), sec: sec}
+	for f := range c.fields {
+		c.n += int64(len(f))
+	}
+	return c
+}
+
+// fields splits h.
+func (m *message) fields(h *mime.Header) []field {
+	for _, s := range m.split {
+		if s.of == h {
+			return s.fields
 		}
 	}
-	b.WriteString("\r\n")
-	return b.Bytes()
+	// FETCH hands the memory of the message before on.
+	n := len(m.split)
+	m.split = slices.Grow(m.split, 1)[:n+1]
+	s := &m.split[n]
+	s.of, s.fields = h, s.fields[:0]
+	for f := range h.Fields() {
+		s.fields = append(s.fields, field{f.Name, f.Raw})
+	}
+	return s.fields
+}
+
+var crlf = []byte("\r\n")
+
+// fields yields the octets of the fields, and of the empty line.
+func (c *content) fields(yield func([]byte) bool) {
+	for _, f := range c.header {
+		named := false
+		for _, n := range c.sec.Fields {
+			named = named || len(n) == len(f.name) && strings.EqualFold(n, f.name)
+		}
+		if named != (c.sec.Kind == imap.SectionFields) {
+			continue
+		}
+		if !yield(f.raw) || !bytes.HasSuffix(f.raw, crlf[1:]) && !yield(crlf) {
+			return
+		}
+	}
+	yield(crlf)
 }
 
 // findPart finds a part by its number (RFC 9051 §6.4.5.1), nil if there is
@@ -274,16 +323,11 @@ func (m *message) decoded(p *mime.Part) (content, error) {
 		return content{}, err
 	}
 	// Its size has to be known before its octets go out.
-	tmp := new(spool.Spool)
-	nul := &nulFinder{w: tmp}
-	buf := buffers.Get().(*[]byte)
-	_, err = io.CopyBuffer(nul, struct{ io.Reader }{p.Decoded(b)}, *buf)
-	buffers.Put(buf)
-	if err != nil {
-		tmp.Close()
+	var d measure
+	if err := d.read(p.Decoded(b)); err != nil {
 		return content{}, err
 	}
-	return content{exists: true, src: tmp, n: tmp.Size(), binary: nul.found, tmp: tmp}, nil
+	return content{exists: true, src: b, part: p, n: d.size, binary: d.nul}, nil
 }
 
 // binarySize is BINARY.SIZE[part].
@@ -309,7 +353,9 @@ func (m *message) binarySize(number []int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return io.Copy(io.Discard, p.Decoded(b))
+	var d measure
+	err = d.read(p.Decoded(b))
+	return d.size, err
 }
 
 // identity tells whether the body of p stands as it is.
@@ -328,14 +374,26 @@ func knownEncoding(p *mime.Part) error {
 	return no(imap.CodeUnknownCTE, "The transfer encoding is not known")
 }
 
-type nulFinder struct {
-	w     io.Writer
-	found bool
+// measure learns size and nature of what it reads.
+type measure struct {
+	size int64
+	nul  bool
 }
 
-func (f *nulFinder) Write(p []byte) (int, error) {
-	f.found = f.found || bytes.IndexByte(p, 0) >= 0
-	return f.w.Write(p)
+func (d *measure) read(r io.Reader) error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := r.Read(*buf)
+		d.size += int64(n)
+		d.nul = d.nul || bytes.IndexByte((*buf)[:n], 0) >= 0
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // writeContent writes a section's content as a literal, or NIL.
@@ -344,29 +402,79 @@ func (s *session) writeContent(c *content) error {
 		s.enc.Nil()
 		return nil
 	}
-	w := s.enc.Literal(c.n, c.binary)
-	if c.src == nil {
-		w.Write(c.data)
-		return s.enc.Err()
+	s.enc.Literal(c.n, c.binary)
+	var err error
+	switch {
+	case c.sec != nil:
+		s.writeFields(c)
+	case c.part != nil:
+		r := c.part.Decoded(c.src)
+		if _, err = io.CopyN(io.Discard, r, c.off); err == nil {
+			err = s.writeFrom(c, func(b []byte, _ int64) (int, error) { return io.ReadFull(r, b) })
+		}
+	default:
+		err = s.writeFrom(c, func(b []byte, done int64) (int, error) { return c.src.ReadAt(b, c.off+done) })
 	}
-	for off, left := c.off, c.n; left > 0; {
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		// The octets announced cannot be given: no way back.
+		s.log.Error("message could not be read", "user", s.id.User, "error", err)
+		return fatalf("imapserver: reading a message: %w", err)
+	}
+	if err := s.enc.Err(); err != nil {
+		return &fatalError{err}
+	}
+	return nil
+}
+
+// writeFrom writes c.n octets that read fills in; done were read before.
+func (s *session) writeFrom(c *content, read func(b []byte, done int64) (int, error)) error {
+	for done := int64(0); done < c.n && s.enc.Err() == nil; {
 		b := s.enc.AppendBuffer(writerSize / 4)
-		b = b[:min(int64(cap(b)), left)]
-		n, err := c.src.ReadAt(b, off)
-		if int64(n) < int64(len(b)) {
-			if err == nil || errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			// The octets announced cannot be given: no way back.
-			s.log.Error("message could not be read", "user", s.id.User, "error", err)
-			return fatalf("imapserver: reading a message: %w", err)
+		b = b[:min(int64(cap(b)), c.n-done)]
+		if n, err := read(b, done); n < len(b) {
+			return cmp.Or(err, io.EOF)
+		}
+		if !c.binary {
+			hideNUL(b)
 		}
 		s.enc.Raw(b)
-		if err := s.enc.Err(); err != nil {
-			return &fatalError{err}
-		}
-		off += int64(n)
-		left -= int64(n)
+		done += int64(len(b))
 	}
-	return s.enc.Err()
+	return nil
+}
+
+// writeFields writes the fields of a header, cut to what is asked for.
+func (s *session) writeFields(c *content) {
+	skip, left := c.off, c.n
+	for f := range c.fields {
+		k := min(skip, int64(len(f)))
+		skip -= k
+		f = f[k:]
+		f = f[:min(left, int64(len(f)))]
+		left -= int64(len(f))
+		if bytes.IndexByte(f, 0) >= 0 {
+			f = bytes.Clone(f)
+			hideNUL(f)
+		}
+		s.enc.Raw(f)
+		if left == 0 {
+			return
+		}
+	}
+}
+
+// hideNUL puts 0x80 in the place of NUL, which no literal may hold (RFC 9051
+// §9, char8): a store that is filled by others than this server may have it.
+func hideNUL(b []byte) {
+	for {
+		i := bytes.IndexByte(b, 0)
+		if i < 0 {
+			return
+		}
+		b[i] = 0x80
+		b = b[i+1:]
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/text/unicode/norm"
+
 	"github.com/postrider/postrider/imap"
 	"github.com/postrider/postrider/store"
 )
@@ -36,10 +38,20 @@ func inboxName(name string) string {
 	return name
 }
 
-// newName checks a name for a mailbox to be made, and takes a trailing
-// delimiter off (RFC 9051 §6.3.4, §5.1).
+// spellings are the names that a client may mean by name: itself, and its
+// normal form, which is how mailboxes are made here (RFC 9051 §5.1). A store
+// that others fill may have names that are not normal.
+func spellings(name string) []string {
+	if n := norm.NFC.String(name); n != name {
+		return []string{name, n}
+	}
+	return []string{name}
+}
+
+// newName checks a name for a mailbox to be made, takes a trailing delimiter
+// off (RFC 9051 §6.3.4), and turns it into Net-Unicode (§5.1).
 func newName(name string) (string, error) {
-	name = strings.TrimSuffix(name, delim)
+	name = norm.NFC.String(strings.TrimSuffix(name, delim))
 	bad := name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.Count(name, delim) >= maxLevels
 	for level := range strings.SplitSeq(name, delim) {
 		bad = bad || level == ""
@@ -55,20 +67,29 @@ func newName(name string) (string, error) {
 
 // findMailbox looks a mailbox up by name.
 func (s *session) findMailbox(name string) (store.Mailbox, error) {
-	q := store.MailboxQuery{Names: []string{name}}
+	return s.queryMailbox(name, store.MailboxQuery{})
+}
+
+// queryMailbox is findMailbox with what else q asks for.
+func (s *session) queryMailbox(name string, q store.MailboxQuery) (store.Mailbox, error) {
+	q.Names = spellings(name)
 	if name == "INBOX" {
-		q = store.MailboxQuery{IDs: []store.MailboxID{store.Inbox}}
+		q.Names, q.IDs = nil, []store.MailboxID{store.Inbox}
 	}
 	boxes, _, err := s.acc.Mailboxes(s.ctx, q)
 	if err != nil {
 		return store.Mailbox{}, err
 	}
-	for _, m := range boxes {
-		if !m.Gone {
-			return s.named(m), nil
+	var found *store.Mailbox
+	for i := range boxes {
+		if m := &boxes[i]; !m.Gone && (found == nil || m.Name == name) {
+			found = m
 		}
 	}
-	return store.Mailbox{}, errNoMailbox()
+	if found == nil {
+		return store.Mailbox{}, errNoMailbox()
+	}
+	return s.named(*found), nil
 }
 
 // named gives the inbox IMAP's name for it, whatever the store calls it.

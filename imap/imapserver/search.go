@@ -17,12 +17,15 @@ func (s *session) search(uid bool) (result, error) {
 	p := searchParser{s: s, keys: atMost(s.srv.MaxKeys, 1000, 1<<30)}
 	b := s.box
 	if err := p.parse(&o, &c); err != nil {
-		if o.ReturnSave {
-			b.saved = nil // RFC 5182 §2.1
+		if o.ReturnSave && !isBad(err) {
+			b.saved = nil // of NO, not of BAD (RFC 9051 §6.4.4.1)
 		}
 		return result{}, err
 	}
 	if err := s.refresh(); err != nil {
+		if o.ReturnSave {
+			b.saved = nil
+		}
 		return result{}, err
 	}
 	hits, err := s.find(b.compile(&c))

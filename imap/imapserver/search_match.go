@@ -264,9 +264,9 @@ func (m *message) hasHeader(h *headerNeedle) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	header := root.Header
+	header := &root.Header
 	if !m.parsed && !inSummary(h.name) {
-		if header, err = m.rootHeader(); err != nil {
+		if header, err = m.header(root); err != nil {
 			return false, err
 		}
 	}
@@ -276,17 +276,4 @@ func (m *message) hasHeader(h *headerNeedle) (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// rootHeader reads the whole header of the message.
-func (m *message) rootHeader() (mime.Header, error) {
-	root, err := m.root()
-	if err != nil || m.parsed {
-		return root.Header, err
-	}
-	b, err := m.body()
-	if err != nil {
-		return mime.Header{}, err
-	}
-	return readHeader(b, root)
 }

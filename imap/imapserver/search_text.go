@@ -145,11 +145,9 @@ func (s *scanner) in(m *message) (bool, error) {
 		return false, err
 	}
 	if s.text.left > 0 {
-		h, err := m.rootHeader()
-		if err != nil {
+		if err := s.partHeader(root, false); err != nil {
 			return false, err
 		}
-		s.header(&h, false)
 	}
 	if err := s.part(root); err != nil {
 		return false, err
@@ -266,14 +264,10 @@ func (s *scanner) partHeader(p *mime.Part, inBody bool) error {
 	if !inBody && s.text.left == 0 {
 		return nil
 	}
-	b, err := s.m.body()
+	h, err := s.m.header(p)
 	if err != nil {
 		return err
 	}
-	h, err := readHeader(b, p)
-	if err != nil {
-		return err
-	}
-	s.header(&h, inBody)
+	s.header(h, inBody)
 	return nil
 }

@@ -1,6 +1,8 @@
 package imapserver
 
 import (
+	"strings"
+
 	"github.com/postrider/postrider/imap"
 	"github.com/postrider/postrider/store"
 )
@@ -23,6 +25,13 @@ func (s *session) openMailbox(readOnly bool) (result, error) {
 	b := &mailbox{keywords: map[string]struct{}{}}
 	b.stop = store.Watch(s.acc, 0, b.watched(&s.t))
 	m, err := s.findMailbox(name)
+	if err == nil && !mayRead(m.Rights) {
+		err = errNotReadable()
+	}
+	var listed imap.ListData
+	if err == nil && s.rev2 {
+		listed, err = s.listed(m, name)
+	}
 	if err == nil {
 		b.view, err = s.srv.views.Open(s.ctx, s.id.User, s.acc, m)
 	}
@@ -39,6 +48,9 @@ func (s *session) openMailbox(readOnly bool) (result, error) {
 		b.keywords[k] = struct{}{}
 	}
 	s.writeSelected(m)
+	if s.rev2 {
+		s.writeList("LIST", &listed)
+	}
 	code := imap.CodeReadWrite
 	if b.readOnly {
 		code = imap.CodeReadOnly
@@ -63,18 +75,41 @@ func (s *session) writeSelected(m store.Mailbox) {
 			}
 		}
 	}
-	s.enc.Atom("* OK [PERMANENTFLAGS (")
-	if !b.readOnly {
-		s.enc.Atom(allSystemFlags)
-		s.writeKeywords()
-		s.enc.Atom(` \*`)
-	}
-	s.enc.Atom(")] Flags that stay\r\n")
+	s.writePermanentFlags(true)
 	s.enc.Atom("* OK [UIDNEXT ").Number(uint64(b.snap.UIDNext())).Atom("] Predicted next UID\r\n")
 	s.enc.Atom("* OK [UIDVALIDITY ").Number(uint64(m.UIDValidity)).Atom("] UIDs valid\r\n")
-	if s.rev2 {
-		s.enc.Atom(`* LIST () "/" `).Mailbox(m.Name).Atom("\r\n")
+}
+
+// writePermanentFlags tells which flags can be changed, and with more that
+// keywords can be made.
+func (s *session) writePermanentFlags(more bool) {
+	s.enc.Atom("* OK [PERMANENTFLAGS (")
+	if !s.box.readOnly {
+		s.enc.Atom(allSystemFlags)
+		s.writeKeywords()
+		if more {
+			s.enc.Atom(` \*`)
+		}
 	}
+	s.enc.Atom(")] Flags that stay\r\n")
+}
+
+// listed is what LIST tells of m, with all attributes (RFC 9051 §6.3.2). name
+// is what the client called it.
+func (s *session) listed(m store.Mailbox, name string) (imap.ListData, error) {
+	var t tree
+	if err := s.loadTree(&t, false); err != nil {
+		return imap.ListData{}, err
+	}
+	n := t.index[m.Name]
+	if n == nil {
+		return imap.ListData{}, errNoMailbox() // deleted meanwhile
+	}
+	d := n.list(true)
+	if m.Name != name {
+		d.OldName = name
+	}
+	return d, nil
 }
 
 // watched returns what the store calls after each commit.
@@ -84,6 +119,12 @@ func (b *mailbox) watched(t *transport) func() {
 		t.news()
 	}
 }
+
+// mayRead tells whether rights let a mailbox be opened (RFC 4314 §4); zero
+// Rights are all. Who may add to it and not read it learns no UIDs.
+func mayRead(r store.Rights) bool { return r == "" || strings.ContainsRune(string(r), 'r') }
+
+func errNotReadable() error { return no(imap.CodeNoPerm, "Permission denied") }
 
 // mayWrite tells whether rights let anything be changed (RFC 4314 §5.2).
 func mayWrite(r store.Rights) bool {

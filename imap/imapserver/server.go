@@ -36,19 +36,22 @@ type Server struct {
 	// Greeting is the text of the first line; "" = "Postrider ready".
 	Greeting string
 
-	MaxConnections int // default 10,000
-	MaxPerIP       int // default 200
+	MaxConnections      int // default 10,000
+	MaxConnectionsPerIP int // default 200
 
 	MaxLine     int   // octets of a command outside its literals; default 64 KiB
-	MaxLiteral  int64 // octets of all literals of a command but those of APPEND; default 256 KiB
+	MaxLiteral  int64 // octets of all literals of a command but those of APPEND; default 256 KiB; before login at most 8 KiB
 	MaxMessage  int64 // octets of a message to be appended (RFC 7889); default 64 MiB
 	MaxMessages int   // messages of one APPEND (RFC 3502); default 100
 	MaxErrors   int   // commands answered BAD and failed logins before BYE; default 20
 	MaxKeys     int   // search keys of one SEARCH; default 1,000
 
-	LoginTimeout   time.Duration // from the first octet to a login; default 2 minutes
-	IdleTimeout    time.Duration // without a command, and in IDLE (RFC 9051 §5.4: at least 30 minutes); default 31 minutes
-	CommandTimeout time.Duration // for each read within a command and each write; default 2 minutes
+	LoginTimeout time.Duration // from the first octet to a login; default 2 minutes
+	IdleTimeout  time.Duration // without a command, and in IDLE (RFC 9051 §5.4: at least 30 minutes); default 31 minutes
+	// CommandTimeout is for each read within a command and each write. A
+	// command that goes on has to bring 1 KiB a second beside. Default 2
+	// minutes.
+	CommandTimeout time.Duration
 
 	// Log takes what goes wrong; nil = slog.Default().
 	Log *slog.Logger
@@ -63,7 +66,7 @@ var ErrServerClosed = netserve.ErrClosed
 // Serve accepts connections on l until Shutdown or Close, and returns
 // ErrServerClosed then, else the error of l. It closes l.
 func (s *Server) Serve(l net.Listener) error {
-	lim := netserve.Limits{Total: limit(s.MaxConnections, 10000), PerIP: limit(s.MaxPerIP, 200)}
+	lim := netserve.Limits{Total: limit(s.MaxConnections, 10000), PerIP: limit(s.MaxConnectionsPerIP, 200)}
 	return s.conns.Serve(l, lim, s.handle, s.refuse)
 }
 

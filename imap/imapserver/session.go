@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"runtime/debug"
 	"slices"
@@ -73,10 +74,7 @@ func (srv *Server) handle(nc *netserve.Conn) {
 	s.t = transport{nc: nc, conn: nc.Conn, perIO: limit(srv.CommandTimeout, 2*time.Minute)}
 	s.dec, s.enc = imapwire.NewDecoder(nil), imapwire.NewEncoder(nil)
 	s.takeBuffers()
-	s.dec.MaxLine, s.dec.MaxLiteral = srv.MaxLine, limit(srv.MaxLiteral, 256<<10)
-	if s.dec.MaxLiteral == 0 {
-		s.dec.MaxLiteral = -1
-	}
+	s.dec.MaxLine, s.dec.MaxLiteral = srv.MaxLine, min(srv.literalLimit(), loginLiteral)
 	s.dec.Continue = s.continueLiteral
 	if d := limit(srv.LoginTimeout, 2*time.Minute); d > 0 {
 		s.loginBy = time.Now().Add(d)
@@ -92,6 +90,16 @@ func (srv *Server) handle(nc *netserve.Conn) {
 		s.log.Debug("connection ended", "error", err)
 	}
 }
+
+// What a stranger may make the server take before the login: octets of
+// literals in memory, and octets of a command that are read away.
+const (
+	loginLiteral = 8 << 10
+	loginDiscard = 1 << 20
+)
+
+// literalLimit is MaxLiteral without the special values.
+func (s *Server) literalLimit() int64 { return atMost(s.MaxLiteral, 256<<10, math.MaxInt64) }
 
 func remote(nc net.Conn) string {
 	if a := nc.RemoteAddr(); a != nil {
@@ -205,13 +213,12 @@ func (s *session) waitInput(until time.Time) error {
 	if !s.srv.conns.Idle(s.t.nc, s.t.wakeUp) {
 		return errDraining
 	}
+	defer s.srv.conns.Busy(s.t.nc)
 	s.t.wait(true, until)
+	defer s.t.wait(false, s.loginBy)
 	s.releaseBuffers()
-	err := s.t.readFirst()
-	s.takeBuffers()
-	s.t.wait(false, s.loginBy)
-	s.srv.conns.Busy(s.t.nc)
-	return err
+	defer s.takeBuffers()
+	return s.t.readFirst()
 }
 
 // idleEnd is when a session that does nothing ends: a login's own end is one.
@@ -253,6 +260,7 @@ func (s *session) continueLiteral(*imapwire.Literal) error {
 // serveCommand reads one command, runs it and answers.
 func (s *session) serveCommand() error {
 	s.dec.Begin()
+	s.t.begin()
 	s.tag, s.name = "*", ""
 	var tag, name string
 	if !s.dec.ExpectTag(&tag) {
@@ -311,6 +319,9 @@ func (s *session) refuseCommand(err error) error {
 		return derr
 	}
 	max := atMost(s.srv.MaxMessage, defaultMaxMessage, 1<<62)
+	if s.state == notAuthenticated {
+		max = min(max, loginDiscard)
+	}
 	if derr := s.dec.Discard(max); derr != nil {
 		e := s.replyTo(err)
 		s.writeStatus(s.tag, e)

@@ -92,7 +92,7 @@ func TestSelect(t *testing.T) {
 	c.transact("SELECT INBOX (CONDSTORE)", "BAD")
 	c.transact("ENABLE IMAP4rev2 FOO", "OK", "* ENABLED IMAP4rev2")
 	c.transact("SELECT INBOX", "OK [READ-WRITE]",
-		`* FLAGS **`, "* 3 EXISTS", `* OK [PERMANENTFLAGS **`, "* OK [UIDNEXT 4] **", "* OK [UIDVALIDITY **", `* LIST () "/" INBOX`)
+		`* FLAGS **`, "* 3 EXISTS", `* OK [PERMANENTFLAGS **`, "* OK [UIDNEXT 4] **", "* OK [UIDVALIDITY **", `* LIST (\HasNoChildren) "/" INBOX`)
 	c.transact("FETCH 1 FLAGS", "OK", `* 1 FETCH (FLAGS (\Seen))`)
 	c.transact("UNSELECT", "OK")
 	c.transact("UNSELECT", "BAD")

@@ -12,20 +12,14 @@ func (s *session) status() (result, error) {
 	if !s.dec.ExpectSP() || !s.expectMailbox(&name) || !s.dec.ExpectSP() || !s.expectStatusItems(&items) || !s.dec.ExpectCRLF() {
 		return result{}, s.dec.Err()
 	}
-	q := store.MailboxQuery{Names: []string{name}, Counts: true}
-	if name == "INBOX" {
-		q.Names, q.IDs = nil, []store.MailboxID{store.Inbox}
-	}
-	boxes, _, err := s.acc.Mailboxes(s.ctx, q)
-	if err != nil {
+	m, err := s.queryMailbox(name, store.MailboxQuery{Counts: true})
+	switch {
+	case err != nil:
 		return result{}, err
+	case !mayRead(m.Rights):
+		return result{}, errNotReadable()
 	}
-	for _, m := range boxes {
-		if !m.Gone {
-			return result{}, s.writeStatusData(s.named(m), items)
-		}
-	}
-	return result{}, errNoMailbox()
+	return result{}, s.writeStatusData(m, items)
 }
 
 // writeStatusData writes a STATUS response from a mailbox with its counts.

@@ -1,6 +1,7 @@
 package imapserver
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/postrider/postrider/imap"
@@ -49,6 +50,9 @@ func (s *session) storeFlags(uid bool) (result, error) {
 		return result{}, nil
 	}
 	r, err := s.acc.SetFlags(s.ctx, b.id, uids, op)
+	if errors.Is(err, store.ErrLimit) && len(op.Flags.Keywords) > 0 {
+		s.writePermanentFlags(false) // RFC 9051 §7.1, PERMANENTFLAGS
+	}
 	if err != nil {
 		return result{}, err
 	}

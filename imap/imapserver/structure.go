@@ -38,7 +38,9 @@ func (s *session) writeAddresses(list []mime.EnvelopeAddress) {
 	for _, a := range list {
 		s.enc.Special('(')
 		s.nstring(a.Name)
-		s.enc.Atom(" NIL ")
+		s.enc.SP()
+		s.nstring(a.Route)
+		s.enc.SP()
 		s.nstring(a.Mailbox)
 		s.enc.SP()
 		s.nstring(a.Host)

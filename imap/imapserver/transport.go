@@ -22,6 +22,9 @@ type transport struct {
 	bw    *bufio.Writer // nil while the session waits
 	perIO time.Duration // for each read and write within a command; 0 = none
 
+	begun time.Time // the command that is read
+	got   int64     // octets of it, about
+
 	first    [1]byte // read by readFirst, not yet by Read
 	hasFirst bool
 
@@ -81,14 +84,26 @@ func (t *transport) Read(p []byte) (int, error) {
 		at = t.until
 	case t.perIO > 0:
 		at = time.Now().Add(t.perIO)
+		// Octets that come one by one do not buy time without end.
+		if end := t.begun.Add(t.perIO + time.Duration(t.got)*(time.Second/minRate)); end.Before(at) {
+			at = end
+		}
 		if !t.until.IsZero() && t.until.Before(at) {
 			at = t.until
 		}
 	}
 	t.conn.SetReadDeadline(at)
 	t.mu.Unlock()
-	return t.conn.Read(p)
+	n, err := t.conn.Read(p)
+	t.got += int64(n)
+	return n, err
 }
+
+// minRate is how many octets a second a command has to bring, on average.
+const minRate = 1 << 10
+
+// begin says that a command begins.
+func (t *transport) begin() { t.begun, t.got = time.Now(), 0 }
 
 // Write implements io.Writer for the session's bufio.Writer.
 func (t *transport) Write(p []byte) (int, error) {
@@ -103,6 +118,7 @@ func (t *transport) wait(on bool, until time.Time) {
 	t.mu.Lock()
 	t.waiting, t.until = on, until
 	t.mu.Unlock()
+	t.begin()
 }
 
 // wakeUp ends a read that waits, and the next one if none does.

@@ -48,9 +48,7 @@ var good = map[string]bool{
 }
 
 // known are the groups that fail, with the reason.
-var known = map[string]string{
-	"fetch-envelope": "the source route of an obsolete address is not given back in ENVELOPE",
-}
+var known = map[string]string{}
 
 // TestServer plays the suite against imapserver over memstore.
 func TestServer(t *testing.T) {
