@@ -50,6 +50,22 @@ type MailOptions struct {
 	TLSOptional bool
 	// DeliverBy is the absolute time of DELIVERBY (RFC 2852); zero = none.
 	DeliverBy time.Time
+	// ByReturn is DELIVERBY's mode R: return the message when the time is
+	// over; without it the mode is N, notify and go on. ByTrace asks each
+	// hop for a notice that it relayed the message.
+	ByReturn, ByTrace bool
+	// HoldUntil is when a message may be released at the earliest
+	// (FUTURERELEASE, RFC 4865); zero = at once. HoldRequest is how it was
+	// asked for, "for;3600" or "until;2026-…": the Future-Release-Request of
+	// a notice (RFC 4865 §5.1.2).
+	HoldUntil   time.Time
+	HoldRequest string
+	// Priority is MT-PRIORITY (RFC 6710), -9 to 9; 0 = normal, or not given.
+	// Whoever takes a positive one from a stranger breaks its §4.1.
+	Priority int8
+	// Solicit is SOLICIT (RFC 3865 §2.3): the solicitation class keywords,
+	// separated by commas.
+	Solicit string
 }
 
 // DSNReturn is the RET parameter (RFC 3461 §4.3).
@@ -79,4 +95,9 @@ type RcptOptions struct {
 	// OriginalType and Original are ORCPT (RFC 3461 §4.2), xtext decoded:
 	// "rfc822" or "utf-8", and the address as it was first given.
 	OriginalType, Original string
+	// ValidSince is RRVS (RFC 7293): refuse when the mailbox may have
+	// changed hands after that time; zero = not given. RelayUnchecked is its
+	// ";C": a hop without RRVS may be given the message all the same.
+	ValidSince     time.Time
+	RelayUnchecked bool
 }

@@ -15,4 +15,15 @@ const (
 	ExtBinaryMIME          = "BINARYMIME"          // RFC 3030
 	ExtRequireTLS          = "REQUIRETLS"          // RFC 8689
 	ExtDeliverBy           = "DELIVERBY"           // RFC 2852
+	ExtFutureRelease       = "FUTURERELEASE"       // RFC 4865
+	ExtMTPriority          = "MT-PRIORITY"         // RFC 6710
+	ExtRRVS                = "RRVS"                // RFC 7293
+	ExtNoSoliciting        = "NO-SOLICITING"       // RFC 3865
+	ExtLimits              = "LIMITS"              // RFC 9422
+	ExtETRN                = "ETRN"                // RFC 1985
+	ExtVRFY                = "VRFY"                // RFC 5321 §4.1.1.6
+	ExtEXPN                = "EXPN"                // RFC 5321 §4.1.1.7
+	ExtHELP                = "HELP"                // RFC 5321 §4.1.1.8
+	ExtXCLIENT             = "XCLIENT"             // Postfix, XCLIENT_README
+	ExtXFORWARD            = "XFORWARD"            // Postfix, XFORWARD_README
 )

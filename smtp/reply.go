@@ -152,6 +152,9 @@ type Hop struct {
 	Addr netip.AddrPort // the address reached
 	TLS  uint16         // tls.VersionTLS13 …; 0 = plain text
 	Auth string         // what was proven of its name: "", "pkix" or "dane"
+	// TLSErr is why TLS, which was offered, was not used: the handshake
+	// failed, and the message went in plain text.
+	TLSErr error
 	// DSN and DeliverBy say that the hop announced those extensions, so
 	// that notices are its duty now (RFC 3461 §5.2.2, RFC 2852 §4.1.4).
 	DSN, DeliverBy bool

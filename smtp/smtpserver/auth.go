@@ -85,6 +85,9 @@ func (c *Conn) auth(arg []byte) {
 		case done:
 			c.identity, c.loggedIn = ex.Identity(), true
 			c.log().Debug("smtp: login", "user", c.identity.User, "mechanism", mech)
+			if t := c.srv.Trace; t != nil && t.Login != nil {
+				t.Login(c, mech, nil)
+			}
 			c.reply(235, "2.7.0", "Authentication successful")
 			return
 		}
@@ -122,6 +125,9 @@ func decodeResponse(s string) ([]byte, error) {
 
 // authFailed answers a failed login, late when it was a guess.
 func (c *Conn) authFailed(mech string, err error) {
+	if t := c.srv.Trace; t != nil && t.Login != nil {
+		t.Login(c, mech, err)
+	}
 	switch {
 	case errors.Is(err, login.ErrCredentials), errors.Is(err, login.ErrTooMany):
 		c.authFailures++
@@ -151,11 +157,5 @@ func (c *Conn) holdBack() {
 	for i := 1; i < c.authFailures && d < authDelayMax; i++ {
 		d *= 2
 	}
-	t := time.NewTimer(min(d, authDelayMax))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-c.ctx.Done():
-	case <-c.base.Drain:
-	}
+	c.Hold(c.ctx, min(d, authDelayMax))
 }

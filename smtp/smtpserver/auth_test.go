@@ -86,8 +86,8 @@ func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) 
 
 // ehlo is hello with further lines at its end.
 func ehlo(more ...string) string {
-	s := strings.TrimSuffix(hello, "< 250 DSN\n")
-	lines := append([]string{"DSN"}, more...)
+	s := strings.TrimSuffix(hello, "< 250 LIMITS RCPTMAX=1000\n")
+	lines := append([]string{"LIMITS RCPTMAX=1000"}, more...)
 	for i, l := range lines {
 		sep := "-"
 		if i == len(lines)-1 {
@@ -115,7 +115,9 @@ func TestAuth(t *testing.T) {
 		< 250-8BITMIME
 		< 250-SMTPUTF8
 		< 250-ENHANCEDSTATUSCODES
-		< 250 DSN`},
+		< 250-DSN
+		< 250-CHUNKING
+		< 250 LIMITS RCPTMAX=1000`},
 		{"challenge", `
 		> auth plain
 		< 334 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -112,5 +113,38 @@ func BenchmarkConnection(b *testing.B) {
 		io.WriteString(c, "EHLO x\r\nQUIT\r\n")
 		io.Copy(io.Discard, c)
 		c.Close()
+	}
+}
+
+// BenchmarkBody sends messages of some size with DATA and with BDAT: memory
+// does not grow with them.
+func BenchmarkBody(b *testing.B) {
+	for _, size := range []int{64 << 10, 10 << 20} {
+		for _, bdat := range []bool{false, true} {
+			name := strconv.Itoa(size>>10) + "KB/DATA"
+			if bdat {
+				name = strconv.Itoa(size>>10) + "KB/BDAT"
+			}
+			b.Run(name, func(b *testing.B) {
+				c, r := benchServer(b)
+				msg := benchMessage(size)
+				group, last := "MAIL FROM:<sender@one.test>\r\nRCPT TO:<recipient@two.test>\r\nDATA\r\n", "354 "
+				if bdat {
+					msg = msg[:len(msg)-3]
+					group, last = "MAIL FROM:<sender@one.test>\r\nRCPT TO:<recipient@two.test>\r\nBDAT "+strconv.Itoa(len(msg))+" LAST\r\n", ""
+				}
+				b.ReportAllocs()
+				b.SetBytes(int64(size))
+				for b.Loop() {
+					io.WriteString(c, group)
+					expect(b, r, "250 ", 2)
+					if last != "" {
+						expect(b, r, last, 1)
+					}
+					c.Write(msg)
+					expect(b, r, "250 ", 1)
+				}
+			})
+		}
 	}
 }

@@ -61,7 +61,17 @@ func lookup(verb []byte) (command, bool) {
 		return command{run: (*Conn).help, states: stateAny}, true
 	case "VRFY":
 		return command{run: (*Conn).vrfy, states: stateAny}, true
-	case "EXPN", "TURN", "ETRN", "SEND", "SOML", "SAML", "BDAT":
+	case "BDAT":
+		return command{run: (*Conn).bdat, states: stateAny | stateRefused}, true
+	case "EXPN":
+		return command{run: (*Conn).expn, states: stateAny}, true
+	case "ETRN":
+		return command{run: (*Conn).etrn, states: stateReady}, true
+	case "XCLIENT":
+		return command{run: (*Conn).xclient, states: stateNew | stateReady}, true
+	case "XFORWARD":
+		return command{run: (*Conn).xforward, states: stateReady}, true
+	case "TURN", "SEND", "SOML", "SAML":
 		return command{run: (*Conn).notOffered, states: stateAny}, true
 	}
 	return command{}, false
@@ -87,16 +97,23 @@ func (c *Conn) loop() {
 		} else if !c.run(line) {
 			c.flush()
 		}
-		switch {
-		case c.closing:
-		case c.expired:
-			c.timeoutReply()
-		case c.lim.errors > 0 && c.errors >= c.lim.errors:
-			c.hangUp("Too many errors, closing connection")
-		case c.lim.commands > 0 && c.commands >= c.lim.commands:
-			c.hangUp("Too many commands without a message, closing connection")
-		}
+		c.overLimits()
 	}
+}
+
+// overLimits hangs up when a limit on the session is reached, and reports
+// whether the connection ends.
+func (c *Conn) overLimits() bool {
+	switch {
+	case c.closing:
+	case c.expired:
+		c.timeoutReply()
+	case c.lim.errors > 0 && c.errors >= c.lim.errors:
+		c.hangUp("Too many errors, closing connection")
+	case c.lim.commands > 0 && c.commands >= c.lim.commands:
+		c.hangUp("Too many commands without a message, closing connection")
+	}
+	return c.closing
 }
 
 // hangUp ends the connection of a peer that has gone over a limit, and may
@@ -128,6 +145,8 @@ func (c *Conn) run(line []byte) (grouped bool) {
 		}
 	}
 	c.commands++
+	c.replyUTF8 = false
+	c.traceCommand(line)
 	cmd, ok := lookup(upper[:n])
 	switch {
 	case !ok || len(verb) > len(upper):
@@ -148,21 +167,36 @@ func (c *Conn) run(line []byte) (grouped bool) {
 	return cmd.grouped
 }
 
-func (c *Conn) misplaced() {
+func (c *Conn) misplaced() { c.bad(503, "5.5.1", c.misplacedText()) }
+
+func (c *Conn) misplacedText() string {
 	switch c.state {
 	case stateNew:
 		if c.srv.LMTP {
-			c.bad(503, "5.5.1", "Say LHLO first")
-		} else {
-			c.bad(503, "5.5.1", "Say EHLO first")
+			return "Say LHLO first"
 		}
+		return "Say EHLO first"
 	case stateReady:
-		c.bad(503, "5.5.1", "Say MAIL first")
+		return "Say MAIL first"
 	case stateRefused:
-		c.bad(503, "5.5.1", "Only QUIT is possible here")
-	default:
-		c.bad(503, "5.5.1", "Not during a transaction: finish it or say RSET")
+		return "Only QUIT is possible here"
 	}
+	return "Not during a transaction: finish it or say RSET"
+}
+
+// traceCommand shows a command line to the Trace, without what AUTH may have
+// of a secret.
+func (c *Conn) traceCommand(line []byte) {
+	t := c.srv.Trace
+	if t == nil || t.Command == nil {
+		return
+	}
+	if len(line) > 5 && bytes.EqualFold(line[:5], []byte("AUTH ")) {
+		if i := bytes.IndexByte(line[5:], ' '); i >= 0 {
+			line = append(append([]byte(nil), line[:5+i]...), " (hidden)"...)
+		}
+	}
+	t.Command(c, line)
 }
 
 func (c *Conn) rset(arg []byte) {
@@ -188,17 +222,5 @@ func (c *Conn) quit(arg []byte) {
 }
 
 func (c *Conn) noop(arg []byte) { c.reply(250, "2.0.0", "OK") }
-
-func (c *Conn) help(arg []byte) { c.reply(214, "2.0.0", "See RFC 5321") }
-
-// vrfy tells nothing, as RFC 5321 §7.3 allows: whether an address exists is
-// what RCPT answers.
-func (c *Conn) vrfy(arg []byte) {
-	if len(arg) == 0 {
-		c.bad(501, "5.5.4", "Syntax: VRFY <address>")
-		return
-	}
-	c.reply(252, "2.5.2", "Cannot verify, but will take a message and try")
-}
 
 func (c *Conn) notOffered(arg []byte) { c.bad(502, "5.5.1", "Command not implemented") }

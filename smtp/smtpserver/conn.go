@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -34,6 +35,9 @@ type Conn struct {
 	end    time.Time // of SessionTimeout; zero = none
 
 	remote, local netip.AddrPort
+	peer          netip.AddrPort // who it is really, when XCLIENT changed remote
+	name          string         // of XCLIENT
+	forwarded     []smtp.Attribute
 	tls           *tls.ConnectionState
 	session       Session
 	state         state
@@ -45,13 +49,18 @@ type Conn struct {
 	tx            transaction
 	dot           lineio.DotReader
 
-	deadline time.Time // as last set on nc
-	waiting  bool      // the next command's time has begun
-	inData   bool      // a message is read: Shutdown waits for its end
-	final    bool      // the deadline is that of the last reply
-	expired  bool      // SessionTimeout has passed
-	cutShort bool      // the peer is still sending what nobody will read
-	wake     func()
+	deadline  time.Time     // as last set on nc
+	waiting   bool          // the next command's time has begun
+	dataWait  time.Duration // waited for the peer in this message
+	dataBytes int64         // got from it
+	replyUTF8 bool          // this command allows text beyond ASCII in its reply
+	inData    bool          // a message is read: Shutdown waits for its end
+	final     bool          // the deadline is that of the last reply
+	early     bool          // the banner is not out yet
+	awaited   awaited
+	expired   bool // SessionTimeout has passed
+	cutShort  bool // the peer is still sending what nobody will read
+	wake      func()
 
 	closing      bool // end after this command
 	errors       int
@@ -61,11 +70,13 @@ type Conn struct {
 
 // transaction is what MAIL began.
 type transaction struct {
-	open  bool // Session.Mail said nil, and Reset was not called since
-	from  smtp.Address
-	utf8  bool
-	rcpts int
-	began time.Time
+	open     bool // Session.Mail said nil, and Reset was not called since
+	from     smtp.Address
+	utf8     bool
+	body     smtp.BodyType
+	priority int8
+	rcpts    int
+	began    time.Time
 }
 
 // Hello returns the name given in EHLO, HELO or LHLO, "" before it. It is
@@ -97,13 +108,21 @@ func (c *Conn) serve() {
 		c.ctx, c.cancel = context.WithCancel(ctx)
 	}
 	c.wake = func() { c.nc.SetReadDeadline(time.Unix(1, 0)) }
+	if t := c.srv.Trace; t != nil {
+		if t.Open != nil {
+			t.Open(c)
+		}
+		if t.Close != nil {
+			defer t.Close(c)
+		}
+	}
 	defer c.cancel()
 	defer c.closeSession()
 	defer c.recoverPanic("session")
 	if c.srv.ImplicitTLS && !c.handshake() {
 		return
 	}
-	if c.greet() {
+	if !c.earlyTalker() && c.greet() {
 		c.loop()
 	}
 	c.flush()
@@ -133,6 +152,30 @@ func (c *Conn) linger() {
 	t.CloseWrite()
 	c.nc.SetReadDeadline(time.Now().Add(lingerTime))
 	io.CopyN(io.Discard, c.base.Conn, lingerBytes)
+}
+
+// earlyTalker waits BannerDelay before the banner: who talks before it is no
+// mail system (RFC 5321 §3.1, §4.3.1), and is told so.
+func (c *Conn) earlyTalker() bool {
+	if c.lim.bannerDelay <= 0 {
+		return false
+	}
+	c.nc.SetReadDeadline(time.Now().Add(c.lim.bannerDelay))
+	c.waiting, c.early = true, true
+	_, err := c.r.Peek(1)
+	c.early = false
+	c.deadline = time.Time{}
+	switch {
+	case err == nil:
+		c.log().Info("smtp: peer talks before the banner")
+		c.reply(554, "5.5.1", "Protocol error: you talk before the banner")
+		c.closing, c.cutShort = true, true
+		return true
+	case errors.Is(err, errDraining):
+		c.shutdownReply()
+		return true
+	}
+	return !isTimeout(err)
 }
 
 // greet makes the session and writes the banner.
@@ -208,15 +251,15 @@ func (c *Conn) remoteName() string {
 }
 
 // arm gives the peer Timeout from now for whatever it does next.
-func (c *Conn) arm() {
-	if c.final || c.lim.timeout <= 0 && c.end.IsZero() {
-		return
+func (c *Conn) arm() (now time.Time) {
+	now = time.Now()
+	if c.early || c.final || c.lim.timeout <= 0 && c.end.IsZero() {
+		return now
 	}
-	now := time.Now()
 	if !c.end.IsZero() && !now.Before(c.end) {
 		c.expired = true
 		c.extraTime()
-		return
+		return now
 	}
 	d := c.end
 	if c.lim.timeout > 0 {
@@ -230,6 +273,7 @@ func (c *Conn) arm() {
 		c.nc.SetDeadline(d)
 		c.deadline = d
 	}
+	return now
 }
 
 // netReader is the connection below c.r: it sends what is still unsent before
@@ -243,12 +287,11 @@ func (n netReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	if c.inData {
-		c.arm()
-		k, err := c.nc.Read(p)
-		if err != nil {
-			c.cancel()
-		}
-		return k, err
+		return n.readData(p)
+	}
+	if c.awaited.block != nil || c.awaited.err != nil {
+		k, err := c.taken(p)
+		return k, c.drained(err)
 	}
 	// One deadline for the whole line, however slowly it drips in.
 	if !c.waiting {
@@ -260,15 +303,43 @@ func (n netReader) Read(p []byte) (int, error) {
 	}
 	k, err := c.nc.Read(p)
 	c.srv.conns.Busy(c.base)
-	if c.draining() {
-		if err != nil {
-			err = errDraining
-		}
-		// A command came together with the waking, which has moved the
-		// deadline: what belongs to the command has its time.
-		c.deadline = time.Time{}
+	return k, c.drained(err)
+}
+
+// drained is the error of a read for a command, when Shutdown may have woken
+// it.
+func (c *Conn) drained(err error) error {
+	if !c.draining() {
+		return err
 	}
-	return k, err
+	// A command may have come together with the waking, which has moved the
+	// deadline: what belongs to the command has its time.
+	c.deadline = time.Time{}
+	if err != nil {
+		return errDraining
+	}
+	return nil
+}
+
+// readData reads a part of a message, and holds the peer to MinDataRate: by
+// the time waited for it, not by that which the session takes.
+func (n netReader) readData(p []byte) (int, error) {
+	c := n.c
+	began := c.arm()
+	k, err := c.nc.Read(p)
+	if err != nil {
+		c.cancel()
+		return k, err
+	}
+	if rate := c.lim.dataRate; rate > 0 && c.lim.timeout > 0 {
+		c.dataBytes += int64(k)
+		c.dataWait += time.Since(began)
+		if c.dataWait > c.lim.timeout && c.dataWait-c.lim.timeout > time.Duration(c.dataBytes/rate+1)*time.Second {
+			c.cancel()
+			return 0, os.ErrDeadlineExceeded
+		}
+	}
+	return k, nil
 }
 
 var errDraining = errors.New("server is shutting down")
@@ -303,6 +374,9 @@ func (c *Conn) readLine(limit int) (line []byte, err error, ok bool) {
 	c.waiting = false
 	if limit <= 0 {
 		limit = lineio.SkipLimit
+	}
+	if !c.inData {
+		c.await()
 	}
 	line, err = c.r.ReadLine(limit)
 	switch {

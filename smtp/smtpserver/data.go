@@ -15,6 +15,10 @@ var (
 		Code: 552, Enhanced: smtp.EnhancedCode{5, 3, 4}, Scope: smtp.ScopeMessage,
 		Text: "Message exceeds the maximum size",
 	}
+	errHeaderTooBig = &smtp.Error{
+		Code: 552, Enhanced: smtp.EnhancedCode{5, 3, 4}, Scope: smtp.ScopeMessage,
+		Text: "Header of the message exceeds the maximum size",
+	}
 	errDataReturned = errors.New("smtpserver: message read after Data has returned")
 )
 
@@ -24,21 +28,31 @@ const skipBytes = 64 << 20
 
 // data does DATA (RFC 5321 §4.1.1.4).
 func (c *Conn) data(arg []byte) {
-	if c.state == stateMail {
-		if c.srv.LMTP { // RFC 2033 §4.2 leaves no choice
-			c.bad(503, "5.5.1", "No valid recipients")
-		} else {
-			c.bad(554, "5.5.1", "No valid recipients")
-		}
+	switch {
+	case c.state == stateMail && c.srv.LMTP: // RFC 2033 §4.2 leaves no choice
+		c.bad(503, "5.5.1", "No valid recipients")
+		return
+	case c.state == stateMail:
+		c.bad(554, "5.5.1", "No valid recipients")
+		return
+	case c.tx.body == smtp.BodyBinary: // RFC 3030 §3
+		c.bad(503, "5.5.1", "A message with BODY=BINARYMIME comes with BDAT")
 		return
 	}
 	c.reply(354, "", "End data with <CR><LF>.<CR><LF>")
 	c.flush()
+	c.resize(dataBuffer)
 	c.dot.Reset(c.r, c.lim.textLine)
-	m := &message{c: c}
-	c.inData = true
+	c.receive(&message{c: c})
+}
+
+// receive gives the message to the session and answers it.
+func (c *Conn) receive(m *message) {
+	c.inData, c.dataWait, c.dataBytes = true, 0, 0
+	m.binary = c.tx.body == smtp.BodyBinary
 	var reply smtp.Reply
 	var results []smtp.Result
+	refused := false
 	each, perRcpt := c.session.(LMTPSession)
 	if perRcpt = perRcpt && c.srv.LMTP; perRcpt {
 		results = each.DataLMTP(c.ctx, m)
@@ -48,22 +62,38 @@ func (c *Conn) data(arg []byte) {
 		if reply, err = c.session.Data(c.ctx, m); err != nil && m.lost == nil && m.refused == nil {
 			reply = c.replyFor(err)
 		}
+		refused = err != nil || reply.Code >= 400
 	}
-	m.c = nil // the session may have kept it
-	whole := c.finish(m)
+	m.returned = true // the session may have kept it
+	var whole bool
+	if m.chunked {
+		whole = c.finishChunks(m, refused)
+	} else {
+		whole = c.finish(m)
+	}
 	c.inData = false
 	if !whole {
+		if !m.takenBack() {
+			c.closing = true
+			c.log().Info("smtp: message cut", "from", c.tx.from.String(), "size", m.size, "err", m.lost)
+		}
+		if t := c.srv.Trace; t != nil && t.Message != nil {
+			t.Message(c, MessageEvent{From: c.tx.from, Recipients: c.tx.rcpts, Size: m.size, Err: m.lost})
+		}
 		return
 	}
+	// In LMTP a chunk that is not the last has one reply, also when it ends
+	// the message.
+	one := m.chunked && !m.last
 	switch {
 	case m.refused != nil:
 		reply = m.refused.Reply()
-		c.answerAll(reply)
+		c.answerAll(reply, one)
 	case perRcpt:
 		reply = c.answerEach(results)
 	default:
 		reply = orAccepted(reply)
-		c.answerAll(reply)
+		c.answerAll(reply, one)
 	}
 	// The reply is worth most at once: the peer repeats what it is not told.
 	c.flush()
@@ -73,18 +103,28 @@ func (c *Conn) data(arg []byte) {
 	if log := c.srv.log(); log.Enabled(c.ctx, slog.LevelInfo) {
 		c.logMessage(log, m, reply)
 	}
+	if t := c.srv.Trace; t != nil && t.Message != nil {
+		t.Message(c, MessageEvent{From: c.tx.from, Recipients: c.tx.rcpts, Size: m.size, Reply: withClass(reply)})
+	}
+	c.forwarded = nil
 	c.resetTransaction()
 }
 
-// finish brings the connection behind the end of the message. It returns
-// false when that cannot be had and the connection ends.
+// finish brings the connection behind the end of a message that DATA began.
+// It returns false when that cannot be had and the connection ends.
 func (c *Conn) finish(m *message) bool {
 	if m.lost == nil && !m.ended {
 		limit := c.lim.messageBytes
 		if limit <= 0 {
 			limit = skipBytes
 		}
-		n, err := c.dot.Skip(limit)
+		// As much again as is allowed, and what is here already costs nothing.
+		// One octet less: without an end in it, nothing more is waited for.
+		limit = max(2*limit-max(m.size, limit), int64(c.r.Buffered())-1)
+		n, err := int64(0), error(lineio.ErrTooLong)
+		if limit > 0 {
+			n, err = c.dot.Skip(limit)
+		}
 		m.size += n
 		switch {
 		case errors.Is(err, lineio.ErrTooLong):
@@ -94,27 +134,22 @@ func (c *Conn) finish(m *message) bool {
 		case err != nil:
 			m.lost = err
 		case m.refused != nil:
-		case c.dot.Bad != nil:
+		case m.forbidden(c.dot.Bad):
 			m.refused = malformed(c.dot.Bad)
 		case c.lim.messageBytes > 0 && m.size > c.lim.messageBytes:
 			m.refused = errTooBig
 		}
 	}
-	if m.lost == nil {
-		return true
-	}
-	c.closing = true
-	if isTimeout(m.lost) {
+	if m.lost != nil && isTimeout(m.lost) {
 		c.timeoutReply()
 	}
-	c.log().Info("smtp: message cut", "from", c.tx.from.String(), "size", m.size, "err", m.lost)
-	return false
+	return m.lost == nil
 }
 
 // answerAll writes the reply to a message, in LMTP for each recipient.
-func (c *Conn) answerAll(reply smtp.Reply) {
+func (c *Conn) answerAll(reply smtp.Reply, one bool) {
 	n := 1
-	if c.srv.LMTP {
+	if c.srv.LMTP && !one {
 		n = c.tx.rcpts
 	}
 	for range n {
@@ -191,11 +226,24 @@ func malformed(bad error) *smtp.Error {
 // message is what a session reads from. It ends with io.EOF only when the
 // whole message was there and nothing is wrong with it.
 type message struct {
-	c       *Conn // nil once Data has returned
-	size    int64 // octets given out
-	ended   bool  // the end was reached
-	lost    error // the connection ended before it
-	refused *smtp.Error
+	c        *Conn
+	returned bool  // Data has: it is of no use any more
+	size     int64 // octets received
+	ended    bool  // the end was reached
+	lost     error // the connection, or the message, ended before it
+	refused  *smtp.Error
+	header   header
+
+	// With BDAT:
+	chunked, binary bool
+	left            int64 // of the current chunk
+	last            bool  // it is the last
+	owed            bool  // it is not answered yet
+	text            textCheck
+
+	// With LineEndsFix:
+	cr         bool // the last octet was a CR
+	fixed, out []byte
 }
 
 // Read implements io.Reader.
@@ -203,13 +251,16 @@ func (m *message) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if m.returned {
+		return 0, errDataReturned
+	}
 	b, err := m.next(len(p))
 	if err != nil {
 		return 0, err
 	}
 	n := copy(p, b)
 	// Fill p as far as that is possible without waiting.
-	for n < len(p) && m.c.r.Buffered() > 0 {
+	for n < len(p) && (len(m.out) > 0 || m.ready()) {
 		if b, err = m.next(len(p) - n); err != nil {
 			break // kept in m for the next call
 		}
@@ -218,8 +269,16 @@ func (m *message) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// ready reports whether more can be had without waiting for the peer.
+func (m *message) ready() bool {
+	return m.c.r.Buffered() > 0 && (!m.chunked || m.left > 0)
+}
+
 // WriteTo implements io.WriterTo, so that io.Copy needs no buffer.
 func (m *message) WriteTo(w io.Writer) (n int64, err error) {
+	if m.returned {
+		return 0, errDataReturned
+	}
 	for {
 		b, err := m.next(0)
 		if errors.Is(err, io.EOF) {
@@ -237,32 +296,84 @@ func (m *message) WriteTo(w io.Writer) (n int64, err error) {
 }
 
 func (m *message) next(limit int) ([]byte, error) {
-	switch {
-	case m.c == nil:
-		return nil, errDataReturned
-	case m.refused != nil:
-		return nil, m.refused
-	case m.lost != nil:
-		return nil, m.lost
-	case m.ended:
-		return nil, io.EOF
+	for {
+		if n := len(m.out); n > 0 {
+			if limit > 0 {
+				n = min(n, limit)
+			}
+			b := m.out[:n]
+			m.out = m.out[n:]
+			return b, nil
+		}
+		switch {
+		case m.refused != nil:
+			return nil, m.refused
+		case m.lost != nil:
+			return nil, m.lost
+		case m.ended:
+			return nil, io.EOF
+		}
+		b, err := m.read(limit)
+		if err != nil {
+			return nil, err
+		}
+		if m.binary || m.c.srv.LineEnds != LineEndsFix {
+			return b, nil
+		}
+		m.fixed = fix(m.fixed[:0], b, &m.cr)
+		m.out = m.fixed
 	}
-	b, err := m.c.dot.Next(limit)
-	switch {
-	case errors.Is(err, io.EOF):
-		m.ended = true
-		return nil, io.EOF
-	case err != nil:
-		m.lost = err
-		return nil, err
-	case m.c.dot.Bad != nil:
-		m.refused = malformed(m.c.dot.Bad)
-		return nil, m.refused
+}
+
+// read takes the next octets from the connection and looks at them.
+func (m *message) read(limit int) ([]byte, error) {
+	c := m.c
+	var b []byte
+	var err error
+	var bad error
+	if m.chunked {
+		b, err = m.readChunk(limit)
+		if !m.binary {
+			m.text.check(b, c.lim.textLine)
+			if errors.Is(err, io.EOF) {
+				m.text.end()
+			}
+			bad = m.text.bad
+		}
+	} else {
+		b, err = c.dot.Next(limit)
+		bad = c.dot.Bad
 	}
 	m.size += int64(len(b))
-	if maxBytes := m.c.lim.messageBytes; maxBytes > 0 && m.size > maxBytes {
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		m.lost = err
+		return nil, err
+	case err != nil && m.cr: // LineEndsFix, and the text ends with a CR
+		m.ended, m.cr = true, false
+		return []byte("\n"), nil
+	case m.forbidden(bad):
+		m.ended = err != nil
+		m.refused = malformed(bad)
+	case err != nil:
+		m.ended = true
+		return nil, io.EOF
+	case c.lim.messageBytes > 0 && m.size > c.lim.messageBytes:
 		m.refused = errTooBig
-		return nil, m.refused
+	case c.lim.headerBytes > 0 && !m.header.done && m.header.over(b, c.lim.headerBytes):
+		m.refused = errHeaderTooBig
+	default:
+		return b, nil
 	}
-	return b, nil
+	return nil, m.refused
+}
+
+// forbidden reports whether what is wrong in the text refuses the message.
+func (m *message) forbidden(bad error) bool {
+	return bad != nil && (m.c.srv.LineEnds == LineEndsRefuse || errors.Is(bad, lineio.ErrTooLong))
+}
+
+// takenBack reports that the client ended the message in good order.
+func (m *message) takenBack() bool {
+	return errors.Is(m.lost, errReset) || errors.Is(m.lost, errQuit)
 }

@@ -8,14 +8,16 @@
 //	err = s.Serve(l)
 //
 // It speaks PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, DSN,
-// and with a TLS configuration and a login.Authenticator STARTTLS and AUTH.
-// An [ExtensionSession] can decline some of these.
+// CHUNKING and LIMITS, with a TLS configuration and a login.Authenticator
+// STARTTLS and AUTH, and what Server.Extensions names beside. VRFY, EXPN, HELP
+// and ETRN are there when the session has their methods; see [Wrap] for
+// sessions around sessions. An [ExtensionSession] can decline some of these.
 //
 // # Line ends
 //
-// Only CRLF.CRLF ends a message. A message with a bare CR, a bare LF, a NUL
-// or a line over MaxTextLine is read to its real end and refused with 554
-// 5.6.0, so that no two hosts can disagree on where it ends.
+// Only CRLF.CRLF, or the last BDAT, ends a message. One with a bare CR, a bare
+// LF or a NUL (but see LineEnds), or a line over MaxTextLine, is read to its
+// real end and refused with 554 5.6.0.
 //
 // # Replies that the server gives by itself
 //
@@ -31,8 +33,8 @@
 //	502 503  not offered here; out of sequence
 //	504 555  unknown mechanism; unknown parameter
 //	530 535  login needed; login failed (5.7.8)
-//	538      this mechanism needs TLS first (5.7.11)
-//	552      message over MaxMessageBytes (5.3.4)
+//	538 550  this mechanism needs TLS first (5.7.11); no XCLIENT for strangers
+//	552      message over MaxMessageBytes, header over MaxHeaderBytes (5.3.4)
 //	553      address needs SMTPUTF8 (5.6.7)
 //	554      no valid recipients; malformed message (5.6.0); no service (banner)
 package smtpserver

@@ -21,6 +21,8 @@ type strict struct {
 	open, closed    bool
 	rcpts, messages int
 	early           bool
+	ends            smtpserver.LineEnds
+	binary          bool
 }
 
 func (s *strict) check(what string, open bool) {
@@ -40,7 +42,7 @@ func (s *strict) Mail(ctx context.Context, from smtp.Address, o smtp.MailOptions
 	if from.Local == "no" {
 		return errors.New("no")
 	}
-	s.open, s.rcpts = true, 0
+	s.open, s.rcpts, s.binary = true, 0, o.Body == smtp.BodyBinary
 	return nil
 }
 
@@ -67,8 +69,8 @@ func (s *strict) Data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
 	b, err := io.ReadAll(r)
 	if err == nil {
 		s.messages++
-		if len(b) > 0 && !bytes.HasSuffix(b, []byte("\r\n")) {
-			s.fail("message %q ends within a line", b)
+		if s.binary || s.ends == smtpserver.LineEndsAllow {
+			return smtp.Reply{}, nil
 		}
 		if rest := bytes.ReplaceAll(b, []byte("\r\n"), nil); bytes.ContainsAny(rest, "\r\n\x00") {
 			s.fail("message %q", b)
@@ -100,20 +102,25 @@ func FuzzSession(f *testing.F) {
 		"EHLO x\r\nSTARTTLS\r\nMAIL FROM:<a@b.test>\r\n", "EHLO x\r\nSTARTTLS\r\n\x16\x03\x01\x00\x05hello",
 		"EHLO x\r\nMAIL FROM:<\xc3\xbc@b.test> SMTPUTF8\r\nRCPT TO:<\xc3\xbc@\xc3\xbc.test>\r\nVRFY x\r\nEXPN x\r\nHELP\r\nDATA\r\n.\r\n",
 		"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.test>\r\nRCPT TO:<c@b.test>\r\nDATA\r\n.\r\n",
+		"EHLO x\r\nMAIL FROM:<a@b.test> BODY=BINARYMIME BY=5;N MT-PRIORITY=3 SOLICIT=a:B\r\nRCPT TO:<c@d.test> RRVS=2014-04-03T23:01:00Z\r\nBDAT 3\r\n\n\r\x00BDAT 0 LAST\r\nQUIT\r\n",
+		"EHLO x\r\nBDAT 6 LAST\r\nQUIT\r\nMAIL FROM:<a@b.test>\r\nBDAT 1\r\nxRCPT TO:<c@d.test>\r\nBDAT 3\r\na\r\nNOOP\r\nBDAT 2\r\na\rRSET\r\nBDAT 3 LAST\r\na\r\nBDAT x\r\n",
+		"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nBDAT 1200\r\n" + strings.Repeat("x", 1200) + "BDAT 2 LAST\r\n\r\nETRN x\r\nXCLIENT ADDR=1.2.3.4\r\n",
+		"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.test>\r\nRCPT TO:<c@b.test>\r\nBDAT 3\r\na\r\nBDAT 3 LAST\r\na\r\n",
 		strings.Repeat("x", 5000) + "\r\nEHLO x\r\nDATA\r\n",
 	} {
-		for mode := range byte(4) {
+		for mode := range byte(16) {
 			f.Add([]byte(s), mode)
 		}
 	}
 	tlsConfig := testTLS()
 	f.Fuzz(func(t *testing.T, in []byte, mode byte) {
-		st := &strict{fail: t.Errorf, early: mode&2 != 0}
+		st := &strict{fail: t.Errorf, early: mode&2 != 0, ends: smtpserver.LineEnds((mode >> 2) % 3)}
 		s := &smtpserver.Server{
 			Hostname: "mx.test", Log: quiet(), LMTP: mode&1 != 0, TLS: tlsConfig,
 			Auth: &authenticator{mechs: []string{"PLAIN", "SCRAM-TEST"}}, InsecureAuth: true, AuthDelay: -1,
-			MaxMessageBytes: 1000, MaxTextLine: 100,
-			Backend: smtpserver.BackendFunc(func(context.Context, *smtpserver.Conn) (smtpserver.Session, error) { return st, nil }),
+			MaxMessageBytes: 1000, MaxTextLine: 100, MaxHeaderBytes: 300, LineEnds: smtpserver.LineEnds((mode >> 2) % 3),
+			Extensions: append(smtpserver.DefaultExtensions(), "BINARYMIME", "DELIVERBY", "MT-PRIORITY", "RRVS", "NO-SOLICITING"),
+			Backend:    smtpserver.BackendFunc(func(context.Context, *smtpserver.Conn) (smtpserver.Session, error) { return st, nil }),
 		}
 		ours, theirs := net.Pipe()
 		read := make(chan struct{})

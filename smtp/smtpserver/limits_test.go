@@ -30,7 +30,9 @@ func TestTimeouts(t *testing.T) {
 		{"in a login", ehlo("AUTH PLAIN") + "> AUTH PLAIN\n< 334 \n@ 1m" + timeoutLine, 5 * time.Minute},
 		{"in a login, however it drips", ehlo("AUTH PLAIN") + "> AUTH PLAIN\n< 334 \n> AA\\\n@ 3m\n> AA\\\n" + timeoutLine, 5 * time.Minute},
 		{"in a message", ready + "> text\n" + timeoutLine, 5 * time.Minute},
-		{"in a slow message", ready + "> text\n@ 4m\n> text\n@ 4m\n> text\n" + timeoutLine, 13 * time.Minute},
+		{"in a slow message, without a floor", ready + "> text\n@ 4m\n> text\n@ 4m\n> text\n" + timeoutLine, 13 * time.Minute},
+		{"in a slow message", ready + "> text\n@ 4m\n> text\n@ 4m\n> text\n" + timeoutLine, 8 * time.Minute},
+		{"in a message that is only at times slow", ready + "> text\n@ 4m\n> " + strings.Repeat("x", 15000) + "\n@ 110s\n> text\n" + timeoutLine, 650 * time.Second},
 		{"in a message, after the dot", ready + "> text\n> .\\\n" + timeoutLine, 5 * time.Minute},
 	}
 	for _, tt := range tests {
@@ -39,6 +41,9 @@ func TestTimeouts(t *testing.T) {
 				b := &backend{}
 				begin := time.Now()
 				s := &smtpserver.Server{}
+				if strings.Contains(tt.name, "floor") {
+					s.MinDataRate = -1
+				}
 				if strings.Contains(tt.text, "AUTH") {
 					s.Auth, s.InsecureAuth = &authenticator{mechs: []string{"PLAIN"}}, true
 				}
@@ -166,7 +171,7 @@ func TestMaxCommands(t *testing.T) {
 }
 
 func TestMaxRecipients(t *testing.T) {
-	script(t, &smtpserver.Server{MaxRecipients: 2}, &backend{}, hello+`
+	script(t, &smtpserver.Server{MaxRecipients: 2}, &backend{}, strings.Replace(hello, "1000", "2", 1)+`
 	> MAIL FROM:<>
 	< 250 2.1.0 Sender OK
 	> RCPT TO:<a@two.test>

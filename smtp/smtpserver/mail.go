@@ -39,12 +39,21 @@ func (c *Conn) mail(arg []byte) {
 		c.write(errTooBig.Reply())
 		return
 	}
+	// RFC 6710 §4.1: no stranger may raise a priority.
+	lowered := o.Priority > 0 && !c.loggedIn && !c.trusted()
+	if lowered {
+		o.Priority = 0
+	}
 	if err := c.session.Mail(c.ctx, from, o); err != nil {
 		c.write(c.replyFor(err))
 		return
 	}
-	c.tx = transaction{open: true, from: from, utf8: o.UTF8, began: time.Now()}
+	c.tx = transaction{open: true, from: from, utf8: o.UTF8, body: o.Body, priority: o.Priority, began: time.Now()}
 	c.state = stateMail
+	if lowered {
+		c.reply(250, "2.3.6", "0 is the priority without a login")
+		return
+	}
 	c.reply(250, "2.1.0", "Sender OK")
 }
 
@@ -122,53 +131,112 @@ func nextParameter(s string) (keyword, value string, hasValue bool, rest string)
 // mailOptions reads the parameters of MAIL: those of the extensions that
 // were announced, each at most once.
 func (c *Conn) mailOptions(s string) (o smtp.MailOptions, e *smtp.Error) {
-	var seenSize, seenAuth bool
+	var seen extension
+	var seenAuth bool
 	for s = strings.TrimLeft(s, " "); s != ""; s = strings.TrimLeft(s, " ") {
 		var key, val string
 		var has bool
 		key, val, has, s = nextParameter(s)
-		ok := has && val != ""
-		switch {
-		case key == "SIZE" && c.ext.size:
+		bit := mailParameter(key)
+		isAuth := key == "AUTH" && c.srv.Auth != nil && c.extended
+		if !isAuth && !c.ext.has(bit) {
+			return o, unknownParameter()
+		}
+		ok := has && val != "" && seen&bit == 0
+		seen |= bit
+		var err error
+		switch key {
+		case "SIZE":
 			// 20 digits (RFC 1870 §3) are more than an int64 holds: then
 			// ParseUint gives the largest, which is over any limit.
 			n, err := strconv.ParseUint(val, 10, 63)
-			ok = ok && !seenSize && len(val) <= 20 && (err == nil || errors.Is(err, strconv.ErrRange))
-			o.Size, seenSize = int64(n), true
-		case key == "BODY" && c.ext.eightBit:
-			b := smtp.BodyType(strings.ToUpper(val))
-			ok = o.Body == "" && (b == smtp.Body7Bit || b == smtp.Body8Bit)
-			o.Body = b
-		case key == "SMTPUTF8" && c.ext.utf8:
+			ok = ok && len(val) <= 20 && (err == nil || errors.Is(err, strconv.ErrRange))
+			o.Size = int64(n)
+		case "BODY":
+			o.Body = smtp.BodyType(strings.ToUpper(val))
+			ok = ok && (o.Body == smtp.Body7Bit || o.Body == smtp.Body8Bit || o.Body == smtp.BodyBinary && c.ext.has(extBinary))
+		case "SMTPUTF8":
 			ok = !has && !o.UTF8
 			o.UTF8 = true
-		case key == "RET" && c.ext.dsn:
-			r := smtp.DSNReturn(strings.ToUpper(val))
-			ok = o.Return == "" && (r == smtp.ReturnFull || r == smtp.ReturnHeaders)
-			o.Return = r
-		case key == "ENVID" && c.ext.dsn:
-			id, err := smtp.DecodeXText(val)
-			ok = ok && o.EnvelopeID == "" && err == nil && len(val) <= 100 && printableText(id)
-			o.EnvelopeID = id
-		case key == "AUTH" && c.srv.Auth != nil && c.extended:
+		case "REQUIRETLS":
+			ok = !has && !o.RequireTLS
+			o.RequireTLS = true
+		case "RET":
+			ok = ok && o.Return == ""
+			o.Return = smtp.DSNReturn(strings.ToUpper(val))
+			ok = ok && (o.Return == smtp.ReturnFull || o.Return == smtp.ReturnHeaders)
+			seen &^= extDSN // shared with ENVID
+		case "ENVID":
+			ok = has && val != "" && o.EnvelopeID == ""
+			o.EnvelopeID, err = smtp.DecodeXText(val)
+			ok = ok && err == nil && len(val) <= 100 && printableText(o.EnvelopeID)
+			seen &^= extDSN
+		case "BY":
+			o.DeliverBy, o.ByReturn, o.ByTrace, err = smtp.ParseDeliverBy(val, time.Now())
+			if ok = ok && err == nil; ok && o.ByReturn && time.Until(o.DeliverBy) < c.ext.minBy-time.Second {
+				return o, &smtp.Error{Code: 555, Enhanced: smtp.EnhancedCode{5, 5, 4}, Text: "BY is below the minimum of DELIVERBY"}
+			}
+		case "HOLDFOR":
+			d, err := smtp.ParseHoldFor(val)
+			ok = ok && err == nil && d <= c.ext.hold
+			o.HoldUntil, o.HoldRequest = time.Now().Add(d), "for;"+val
+		case "HOLDUNTIL":
+			o.HoldUntil, err = smtp.ParseHoldUntil(val)
+			// The latest time was announced at EHLO; a second's truncation and
+			// the time since must not count against the client.
+			ok = ok && err == nil && time.Until(o.HoldUntil) <= c.ext.hold
+			o.HoldRequest = "until;" + val
+		case "MT-PRIORITY":
+			o.Priority, err = smtp.ParsePriority(val)
+			ok = ok && err == nil
+		case "SOLICIT":
+			o.Solicit, err = smtp.ParseSolicit(val)
+			ok = ok && err == nil
+		case "AUTH":
 			who, err := smtp.DecodeXText(val)
-			ok = ok && !seenAuth && err == nil && printableText(who)
+			ok = has && val != "" && !seenAuth && err == nil && printableText(who)
 			// Who is not logged in is not trusted (RFC 4954 §5).
 			if !c.loggedIn {
 				who = "<>"
 			}
 			o.Auth, seenAuth = who, true
-		default:
-			return o, unknownParameter()
 		}
 		if !ok {
 			return o, badParameter(key)
 		}
 	}
+	if !o.HoldUntil.IsZero() && !o.DeliverBy.IsZero() && o.HoldUntil.After(o.DeliverBy) { // RFC 4865 §5.2.2
+		return o, badParameter("HOLD: it ends after BY")
+	}
 	return o, nil
 }
 
-// rcptOptions reads the parameters of RCPT (RFC 3461 §4.1, §4.2).
+// mailParameter returns the extension that a parameter of MAIL belongs to.
+func mailParameter(key string) extension {
+	switch key {
+	case "SIZE":
+		return extSize
+	case "BODY":
+		return ext8Bit
+	case "SMTPUTF8":
+		return extUTF8
+	case "RET", "ENVID":
+		return extDSN
+	case "REQUIRETLS":
+		return extRequireTLS
+	case "BY":
+		return extDeliverBy
+	case "HOLDFOR", "HOLDUNTIL":
+		return extFutureRelease
+	case "MT-PRIORITY":
+		return extPriority
+	case "SOLICIT":
+		return extSolicit
+	}
+	return 0
+}
+
+// rcptOptions reads the parameters of RCPT (RFC 3461 §4.1, §4.2, RFC 7293).
 func (c *Conn) rcptOptions(s string) (o smtp.RcptOptions, e *smtp.Error) {
 	for s = strings.TrimLeft(s, " "); s != ""; s = strings.TrimLeft(s, " ") {
 		var key, val string
@@ -176,14 +244,18 @@ func (c *Conn) rcptOptions(s string) (o smtp.RcptOptions, e *smtp.Error) {
 		key, val, has, s = nextParameter(s)
 		ok := has && val != ""
 		switch {
-		case key == "NOTIFY" && c.ext.dsn:
-			n, valid := parseNotify(val)
-			ok = ok && o.Notify == 0 && valid
+		case key == "NOTIFY" && c.ext.has(extDSN):
+			n, err := smtp.ParseNotify(val)
+			ok = ok && o.Notify == 0 && err == nil
 			o.Notify = n
-		case key == "ORCPT" && c.ext.dsn:
+		case key == "ORCPT" && c.ext.has(extDSN):
 			typ, addr, err := smtp.ParseOriginalRecipient(val)
 			ok = ok && o.Original == "" && err == nil && len(val) <= 500 && (c.tx.utf8 || isASCII(val))
 			o.OriginalType, o.Original = typ, addr
+		case key == "RRVS" && c.ext.has(extRRVS):
+			at, unchecked, err := smtp.ParseValidSince(val)
+			ok = ok && o.ValidSince.IsZero() && err == nil
+			o.ValidSince, o.RelayUnchecked = at, unchecked
 		default:
 			return o, unknownParameter()
 		}
@@ -192,27 +264,6 @@ func (c *Conn) rcptOptions(s string) (o smtp.RcptOptions, e *smtp.Error) {
 		}
 	}
 	return o, nil
-}
-
-// parseNotify reads NEVER, or a list of the others.
-func parseNotify(s string) (n smtp.Notify, ok bool) {
-	for word := range strings.SplitSeq(s, ",") {
-		var bit smtp.Notify
-		switch strings.ToUpper(word) {
-		case "NEVER":
-			bit = smtp.NotifyNever
-		case "SUCCESS":
-			bit = smtp.NotifySuccess
-		case "FAILURE":
-			bit = smtp.NotifyFailure
-		case "DELAY":
-			bit = smtp.NotifyDelay
-		default:
-			return 0, false
-		}
-		n |= bit
-	}
-	return n, n == smtp.NotifyNever || n&smtp.NotifyNever == 0
 }
 
 func printableText(s string) bool {

@@ -3,6 +3,7 @@ package smtpserver
 import (
 	"crypto/tls"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/postrider/postrider/smtp"
@@ -60,6 +61,10 @@ func (c *Conn) Received(id, forAddr string, at time.Time) []byte {
 	if id = cleanID(id); id != "" {
 		b = append(b, "\r\n\tid "...)
 		b = append(b, id...)
+	}
+	if c.tx.priority != 0 { // RFC 6710 §4.1
+		b = append(b, "\r\n\tpriority "...)
+		b = strconv.AppendInt(b, int64(c.tx.priority), 10)
 	}
 	if a, err := smtp.ParseAddress(forAddr); err == nil && !a.IsZero() && (a.ASCII() || c.tx.utf8) {
 		b = append(b, "\r\n\tfor "...)

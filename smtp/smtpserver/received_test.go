@@ -184,7 +184,7 @@ func FuzzParameters(f *testing.F) {
 	for _, s := range []string{"SIZE=1 BODY=8BITMIME", "SMTPUTF8 RET=FULL ENVID=a+20", "AUTH=<>", "  =  ", "ENVID=+", "NOTIFY=NEVER ORCPT=utf-8;\\x{FC}", "NOTIFY=DELAY,SUCCESS ORCPT=rfc822;a+2Bb"} {
 		f.Add(s)
 	}
-	c := &Conn{srv: &Server{}, extended: true, ext: extensions{size: true, eightBit: true, utf8: true, dsn: true}}
+	c := &Conn{srv: &Server{}, extended: true, ext: extensions{set: extSize | ext8Bit | extUTF8 | extDSN}}
 	f.Fuzz(func(t *testing.T, s string) {
 		o, e := c.mailOptions(s)
 		if e == nil {

@@ -1,9 +1,11 @@
 package smtpserver
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/postrider/postrider/auth/login"
 	"github.com/postrider/postrider/smtp"
@@ -15,10 +17,7 @@ const maxReplyLine = 512
 // reply queues one reply of the server's own. text may have several lines,
 // separated by \n; enhanced is "" where there is none.
 func (c *Conn) reply(code int, enhanced, text string) {
-	c.w.Write(appendReply(c.w.AvailableBuffer(), code, enhanced, text, false))
-	if code == 421 {
-		c.closing = true
-	}
+	c.send(appendReply(c.w.AvailableBuffer(), code, enhanced, text, false), code)
 }
 
 // bad is reply for a command that the peer should not have sent.
@@ -37,9 +36,39 @@ func withClass(r smtp.Reply) smtp.Reply {
 // write queues a reply that a session chose.
 func (c *Conn) write(r smtp.Reply) {
 	r = withClass(r)
-	c.w.Write(appendReply(c.w.AvailableBuffer(), r.Code, r.Enhanced.String(), r.Text, c.tx.utf8))
-	if r.Code == 421 {
+	c.send(appendReply(c.w.AvailableBuffer(), r.Code, r.Enhanced.String(), r.Text, c.tx.utf8 || c.replyUTF8), r.Code)
+}
+
+func (c *Conn) send(wire []byte, code int) {
+	if t := c.srv.Trace; t != nil && t.Reply != nil && code != 334 {
+		t.Reply(c, wire)
+	}
+	if code >= 400 && c.lim.errorDelay > 0 && c.errors > freeErrors {
+		c.flush()
+		wire = append([]byte(nil), wire...)
+		c.Hold(c.ctx, c.lim.errorDelay)
+	}
+	c.w.Write(wire)
+	if code == 421 {
 		c.closing = true
+	}
+}
+
+// freeErrors is how many commands may be wrong before ErrorDelay counts.
+const freeErrors = 2
+
+// Hold waits for d, for a session that wants to slow a peer down, or until
+// ctx is done or the server stops, and says so.
+func (c *Conn) Hold(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.base.Drain:
+		return ErrServerClosed
 	}
 }
 

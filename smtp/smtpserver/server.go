@@ -1,18 +1,17 @@
 package smtpserver
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/postrider/postrider/auth/login"
-	"github.com/postrider/postrider/internal/lineio"
 	"github.com/postrider/postrider/internal/netserve"
 )
 
@@ -69,6 +68,48 @@ type Server struct {
 	// addresses. 421 after that; 0 = 20 and 500.
 	MaxErrors, MaxCommands int
 
+	// MaxHeaderBytes is the largest header of a message in octets; 0 = 1 MiB.
+	MaxHeaderBytes int64
+	// MinDataRate is how fast a message must come, in octets a second, once it
+	// has kept us waiting for Timeout; 0 = 256.
+	MinDataRate int64
+
+	// LineEnds says what becomes of a bare CR, a bare LF and a NUL in a
+	// message; the zero value refuses it.
+	LineEnds LineEnds
+
+	// Extensions are what may be announced, each a keyword of package smtp
+	// with its parameters behind a space; nil = DefaultExtensions, all that
+	// need no promise of the backend. To name one more is to promise that
+	// sessions keep it:
+	//
+	//	BINARYMIME          Data takes a message that is no text
+	//	REQUIRETLS          it is relayed under TLS only (RFC 8689); announced under TLS
+	//	DELIVERBY 60        in time, or not at all; the least seconds of BY=…;R (RFC 2852)
+	//	FUTURERELEASE 86400 not before (RFC 4865), the longest hold in seconds; with RequireAuth only
+	//	MT-PRIORITY MIXER   the profile's name is optional (RFC 6710)
+	//	RRVS                the owner of a mailbox is looked at (RFC 7293)
+	//	NO-SOLICITING a:B   and the classes not wanted (RFC 3865)
+	//
+	// A keyword that is not known here is announced as it is. STARTTLS, AUTH,
+	// VRFY, EXPN, HELP, ETRN, XCLIENT and XFORWARD follow TLS, Auth, the
+	// session's methods and Trusted instead. An ExtensionSession can decline.
+	Extensions []string
+
+	// Trusted are the peers, proxies and filters of ours, that may speak for
+	// others with XCLIENT and XFORWARD and raise MT-PRIORITY without a login.
+	Trusted []netip.Prefix
+
+	// BannerDelay is how long the banner is held back; who talks meanwhile is
+	// turned away with 554. 0 = not at all.
+	BannerDelay time.Duration
+	// ErrorDelay is how long the reply to each wrong command after the second
+	// is held back; 0 = not at all.
+	ErrorDelay time.Duration
+
+	// Trace, when not nil, is told what happens.
+	Trace *Trace
+
 	// Timeout is how long the peer may take for its next command, for each
 	// further part of a message, and to take our replies; 0 = 5 minutes
 	// (RFC 5321 §4.5.3.2.7).
@@ -84,18 +125,21 @@ type Server struct {
 	// and no password is in it. nil = slog.Default().
 	Log *slog.Logger
 
-	conns   netserve.Conns
-	readers sync.Pool // *lineio.Reader
-	writers sync.Pool // *bufio.Writer
-	once    sync.Once
-	name    string            // Hostname or its default
-	cert    *x509.Certificate // the only certificate that TLS can send, if so
+	conns                netserve.Conns
+	readers, dataReaders readers
+	writers              sync.Pool // *bufio.Writer
+	blocks               blocks
+	once                 sync.Once
+	name                 string            // Hostname or its default
+	cert                 *x509.Certificate // the only certificate that TLS can send, if so
 }
 
-// Sizes of a connection's buffers, in octets: a usual message arrives in one
-// read, and the replies to a pipelined group leave in one write.
+// Sizes of a connection's buffers, in octets: a usual group of commands
+// arrives in one read, a usual message in one or two, and the replies to a
+// group leave in one write.
 const (
-	readBuffer  = 8 << 10
+	readBuffer  = 4 << 10
+	dataBuffer  = 32 << 10
 	writeBuffer = 2 << 10
 )
 
@@ -163,33 +207,23 @@ func (s *Server) refuse(nc net.Conn) {
 // handle runs one connection to its end.
 func (s *Server) handle(base *netserve.Conn) {
 	c := &Conn{srv: s, base: base, nc: base.Conn, lim: s.limits(), state: stateNew}
-	c.remote, c.local = netserve.AddrPort(base.RemoteAddr()), netserve.AddrPort(base.LocalAddr())
-	c.r, _ = s.readers.Get().(*lineio.Reader)
-	if c.r == nil {
-		c.r = lineio.NewReader(nil, readBuffer)
-	}
-	c.r.Reset(netReader{c})
-	c.w, _ = s.writers.Get().(*bufio.Writer)
-	if c.w == nil {
-		c.w = bufio.NewWriterSize(nil, writeBuffer)
-	}
-	c.w.Reset(netWriter{c})
-	defer func() {
-		c.r.Reset(nil)
-		s.readers.Put(c.r)
-		c.w.Reset(nil)
-		s.writers.Put(c.w)
-	}()
+	c.peer = netserve.AddrPort(base.RemoteAddr())
+	c.remote, c.local = c.peer, netserve.AddrPort(base.LocalAddr())
+	c.prepareAwait()
+	c.buffers()
 	c.serve()
+	if c.awaited.block == nil && c.w != nil {
+		c.release()
+	}
 }
 
 // limits are the Server's with their defaults filled in; 0 = no limit.
 type limits struct {
-	messageBytes                   int64
-	recipients, line, textLine     int
-	errors, commands, authAttempts int
-	timeout, handshake, session    time.Duration
-	authDelay                      time.Duration
+	messageBytes, headerBytes, dataRate int64
+	recipients, line, textLine          int
+	errors, commands, authAttempts      int
+	timeout, handshake, session         time.Duration
+	authDelay, bannerDelay, errorDelay  time.Duration
 }
 
 func (s *Server) limits() limits {
@@ -205,6 +239,10 @@ func (s *Server) limits() limits {
 		handshake:    orDefault(s.HandshakeTimeout, 30*time.Second),
 		session:      orDefault(s.SessionTimeout, 2*time.Hour),
 		authDelay:    orDefault(s.AuthDelay, time.Second),
+		headerBytes:  orDefault(s.MaxHeaderBytes, 1<<20),
+		dataRate:     orDefault(s.MinDataRate, 256),
+		bannerDelay:  max(s.BannerDelay, 0),
+		errorDelay:   max(s.ErrorDelay, 0),
 	}
 	return l
 }

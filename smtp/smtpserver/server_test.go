@@ -264,8 +264,9 @@ func TestCutShort(t *testing.T) {
 // the last dot too.
 func TestShutdownInMessage(t *testing.T) {
 	for name, text := range map[string]string{
-		"in the text":   ready + "> one\n@ 2s\n> two\n> .\n< 250 2.0.0 OK" + goodbye,
-		"after the dot": ready + "> one\n> two\n> .\n< 250 2.0.0 OK" + goodbye,
+		"in the text":    ready + "> one\n@ 2s\n> two\n> .\n< 250 2.0.0 OK" + goodbye,
+		"between chunks": hello + begun + "> BDAT 5\n> one\n< 250 2.0.0 Chunk received\n@ 2s\n> BDAT 5 LAST\n> two\n< 250 2.0.0 OK" + goodbye,
+		"after the dot":  ready + "> one\n> two\n> .\n< 250 2.0.0 OK" + goodbye,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -13,7 +13,7 @@ func (c *Conn) starttls(arg []byte) {
 	case c.tls != nil:
 		c.bad(503, "5.5.1", "TLS is on already")
 		return
-	case !c.ext.starttls:
+	case !c.ext.has(extSTARTTLS):
 		c.bad(502, "5.5.1", "STARTTLS not offered")
 		return
 	case c.r.Buffered() > 0:
@@ -55,6 +55,9 @@ func (c *Conn) handshake() bool {
 	}
 	err := t.HandshakeContext(ctx)
 	c.srv.conns.Busy(c.base)
+	if h := c.srv.Trace; h != nil && h.Handshake != nil {
+		h.Handshake(c, err)
+	}
 	if err != nil {
 		c.log().Info("smtp: TLS handshake failed", "err", err)
 		c.closing = true

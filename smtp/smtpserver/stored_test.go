@@ -83,7 +83,7 @@ func (w *mailStore) stored() []string {
 }
 
 // storeHello is hello of a session without DSN.
-var storeHello = strings.Replace(hello, "< 250-ENHANCEDSTATUSCODES\n	< 250 DSN", "< 250 ENHANCEDSTATUSCODES", 1)
+var storeHello = strings.Replace(hello, "	< 250-DSN\n", "", 1)
 
 var intoStore = storeHello + `
 	> MAIL FROM:<a@one.test>

@@ -68,7 +68,7 @@ func (s *session) Mail(ctx context.Context, from smtp.Address, o smtp.MailOption
 	if from.Local == "refused" {
 		return &smtp.Error{Code: 550, Enhanced: smtp.EnhancedCode{5, 7, 1}, Text: "Not you"}
 	}
-	s.b.note("mail %s %+v", from.Path(), o)
+	s.b.note("mail %s %s", from.Path(), showMail(o))
 	s.rcpts = 0
 	return nil
 }
@@ -85,7 +85,7 @@ func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions)
 		return &smtp.Error{Code: 421, Enhanced: smtp.EnhancedCode{4, 3, 2}, Text: "Going away"}
 	}
 	s.rcpts++
-	s.b.note("rcpt %s %+v", to.Path(), o)
+	s.b.note("rcpt %s %s", to.Path(), showRcpt(o))
 	return nil
 }
 
@@ -252,5 +252,37 @@ const hello = `
 	< 250-8BITMIME
 	< 250-SMTPUTF8
 	< 250-ENHANCEDSTATUSCODES
-	< 250 DSN
+	< 250-DSN
+	< 250-CHUNKING
+	< 250 LIMITS RCPTMAX=1000
 `
+
+// showMail and showRcpt print options, those of the rarer extensions only
+// when they are there.
+func showMail(o smtp.MailOptions) string {
+	s := fmt.Sprintf("{Size:%d Body:%s UTF8:%t Auth:%s Return:%s EnvelopeID:%s", o.Size, o.Body, o.UTF8, o.Auth, o.Return, o.EnvelopeID)
+	if o.RequireTLS {
+		s += " RequireTLS"
+	}
+	if !o.DeliverBy.IsZero() {
+		s += " BY=" + o.DeliverByValue(time.Now())
+	}
+	if !o.HoldUntil.IsZero() {
+		s += " Hold:" + o.HoldRequest + " in " + time.Until(o.HoldUntil).String()
+	}
+	if o.Priority != 0 {
+		s += fmt.Sprintf(" Priority:%d", o.Priority)
+	}
+	if o.Solicit != "" {
+		s += " Solicit:" + o.Solicit
+	}
+	return s + "}"
+}
+
+func showRcpt(o smtp.RcptOptions) string {
+	s := fmt.Sprintf("{Notify:%s OriginalType:%s Original:%s", o.Notify, o.OriginalType, o.Original)
+	if v := o.ValidSinceValue(); v != "" {
+		s += " RRVS=" + v
+	}
+	return s + "}"
+}

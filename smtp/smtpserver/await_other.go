@@ -1,0 +1,5 @@
+//go:build !unix
+
+package smtpserver
+
+func (c *Conn) prepareAwait() {}
