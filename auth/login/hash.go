@@ -56,7 +56,7 @@ func Hash(password string) (string, error) {
 }
 
 // Verify reports whether password has the given hash. ErrHash when hash is
-// not one that Hash or bcrypt makes. Passwords does this and more: Verify is
+// not one that Hash, SCRAM or bcrypt makes. Passwords does this and more: Verify is
 // for Authenticators of one's own.
 func Verify(hash, password string) (bool, error) {
 	h, err := parseHash(hash)
@@ -86,8 +86,10 @@ func parseHash(s string) (hash, error) {
 			return nil, fmt.Errorf("%w: bcrypt", ErrHash)
 		}
 		return bcryptHash(s), nil
+	case strings.HasPrefix(s, "SCRAM-"):
+		return parseSCRAM(s)
 	}
-	return nil, fmt.Errorf("%w: neither argon2id nor bcrypt", ErrHash)
+	return nil, fmt.Errorf("%w: neither argon2id, bcrypt nor SCRAM", ErrHash)
 }
 
 // argon is an Argon2id hash.

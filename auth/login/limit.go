@@ -3,6 +3,7 @@ package login
 import (
 	"container/list"
 	"crypto/sha256"
+	"errors"
 	"sync"
 	"time"
 )
@@ -103,6 +104,63 @@ func (c *counter) trust(pair string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pairs.put(keyOf(pair), struct{}{})
+}
+
+// limits counts the attempts of one Authenticator.
+type limits struct{ users, addrs *counter }
+
+func (l *limits) init(perUser, perAddr int, decay time.Duration) {
+	if decay <= 0 {
+		decay = defaultDecay
+	}
+	l.users = newCounter(orDefault(perUser, defaultUserFailures), decay)
+	l.addrs = newCounter(orDefault(perAddr, defaultAddrFailures), decay)
+}
+
+// attempt is one that has begun.
+type attempt struct {
+	l          *limits
+	user, addr string
+	pair       string
+	known      bool
+}
+
+// enter begins an attempt: ErrTooMany. Failures are counted before the check
+// and taken back after a success, so that attempts made at the same time
+// cannot slip through together; one that is never left was a failure. user
+// may be "".
+func (l *limits) enter(c *Conn, user string) (attempt, error) {
+	a := attempt{l: l, user: user, addr: addrKey(c)}
+	if a.addr != "" && user != "" {
+		a.pair = user + "\x00" + a.addr
+	}
+	if a.addr != "" && !l.addrs.take(a.addr) {
+		return a, ErrTooMany
+	}
+	a.known = user == "" || l.users.trusted(a.pair)
+	if !a.known && !l.users.take(user) {
+		if a.addr != "" {
+			l.addrs.giveBack(a.addr)
+		}
+		return a, ErrTooMany
+	}
+	return a, nil
+}
+
+// leave ends it. Only ErrCredentials is a failure.
+func (a attempt) leave(err error) {
+	if err == nil {
+		a.l.users.trust(a.pair)
+	}
+	if errors.Is(err, ErrCredentials) {
+		return
+	}
+	if a.addr != "" {
+		a.l.addrs.giveBack(a.addr)
+	}
+	if !a.known {
+		a.l.users.giveBack(a.user)
+	}
 }
 
 // key is a digest, so that long names cost no more memory than short ones.

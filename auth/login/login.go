@@ -2,7 +2,10 @@
 //
 // An [Authenticator] runs SASL mechanisms (RFC 4422) and yields an
 // [Identity]; the same value serves SMTP, IMAP and POP3. Servers see the
-// identity and never a password.
+// identity and never a password. [Passwords] runs PLAIN, LOGIN, SCRAM with and
+// without channel binding, and CRAM-MD5; [Tokens] OAUTHBEARER and XOAUTH2;
+// [Certificates] EXTERNAL; [Anonymous] is for guests, and [All] makes one of
+// several. [Credentials] is the client's side of all of them.
 package login
 
 import (

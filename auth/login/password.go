@@ -2,11 +2,15 @@ package login
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/emersion/go-sasl"
 )
 
 // ErrNoUser is what a Lookup returns for a user that does not exist or may
@@ -17,6 +21,12 @@ var ErrNoUser = errors.New("login: no such user")
 type Record struct {
 	// Hash is the password's hash, as Hash makes it, or bcrypt's.
 	Hash string
+	// SCRAM are the keys for SCRAM, as the func SCRAM derives them, one for
+	// each mechanism. PLAIN and LOGIN use the first of them when Hash is "".
+	SCRAM []string
+	// Password is the password itself: CRAM-MD5 needs it, and PLAIN and
+	// LOGIN use it when there is nothing else. Better leave it empty.
+	Password string
 	// User is the account that the session acts as; "" = the name that was
 	// looked up. It makes several names open one account.
 	User string
@@ -24,8 +34,40 @@ type Record struct {
 	Value any
 }
 
+// hash returns what PLAIN checks against.
+func (r *Record) hash() (hash, error) {
+	switch {
+	case r.Hash == "" && len(r.SCRAM) > 0:
+		return parseSCRAM(r.SCRAM[0])
+	case r.Hash == "" && r.Password != "":
+		return plaintext(r.Password), nil
+	}
+	return parseHash(r.Hash)
+}
+
+// scram returns the keys for a mechanism, nil if there are none.
+func (r *Record) scram(mech string) (*scramKeys, error) {
+	for _, s := range r.SCRAM {
+		if strings.HasPrefix(s, mech+"$") {
+			return parseSCRAM(s)
+		}
+	}
+	return nil, nil
+}
+
+// identity is the record's, under the name that was looked up.
+func (r *Record) identity(name string) Identity {
+	id := Identity{User: r.User, Login: name, Value: r.Value}
+	if id.User == "" {
+		id.User = name
+	}
+	return id
+}
+
 // Passwords is an Authenticator over a user database: mechanisms PLAIN
-// (RFC 4616) and LOGIN. Only Lookup is needed:
+// (RFC 4616) and LOGIN, and if they are wanted SCRAM-SHA-256 and SCRAM-SHA-1
+// (RFC 5802, RFC 7677), with channel binding, and CRAM-MD5 (RFC 2195). Only
+// Lookup is needed:
 //
 //	&login.Passwords{Lookup: lookup}
 //
@@ -63,9 +105,24 @@ type Passwords struct {
 	// over it is computed alone. 0 = 256 MiB; negative = no limit.
 	HashMemory int64
 
+	// Offer are the mechanisms to offer, best first; nil = PLAIN and LOGIN.
+	// SCRAM-SHA-256 and SCRAM-SHA-1 bring their -PLUS forms with them, which
+	// are offered where the connection can be bound to TLS, and need
+	// Record.SCRAM: offer them when nearly everybody has it, since clients
+	// prefer them and do not try another. CRAM-MD5 needs Record.Password.
+	// Other names are left out.
+	Offer []string
+	// Secret makes up the salt that SCRAM shows for users that do not
+	// exist: servers of the same users have the same one, of 32 random
+	// octets, or they can be told from real ones. nil = a random one.
+	Secret []byte
+	// Iterations is the count that is shown for them, which should be that
+	// of most Record.SCRAM; 0 = what SCRAM uses.
+	Iterations int
+
 	once   sync.Once
-	users  *counter
-	addrs  *counter
+	limits limits
+	secret []byte
 	gate   *gate
 	sample sampleHash
 }
@@ -79,12 +136,11 @@ const (
 
 func (p *Passwords) init() {
 	p.once.Do(func() {
-		decay := p.FailureDecay
-		if decay <= 0 {
-			decay = defaultDecay
+		p.limits.init(p.UserFailures, p.AddrFailures, p.FailureDecay)
+		if p.secret = p.Secret; len(p.secret) == 0 {
+			p.secret = make([]byte, 32)
+			rand.Read(p.secret) // never fails
 		}
-		p.users = newCounter(orDefault(p.UserFailures, defaultUserFailures), decay)
-		p.addrs = newCounter(orDefault(p.AddrFailures, defaultAddrFailures), decay)
 		p.gate = newGate(orDefault(p.HashMemory, defaultHashMemory))
 	})
 }
@@ -96,65 +152,66 @@ func orDefault[T int | int64](v, def T) T {
 	return v
 }
 
-// Mechanisms returns PLAIN and LOGIN. Both show the password to the wire
-// (see Cleartext): a server offers them without TLS only when it is told to.
-func (p *Passwords) Mechanisms(*Conn) []string { return []string{"PLAIN", "LOGIN"} }
+// Mechanisms returns those of Offer that can run on c. PLAIN and LOGIN show
+// the password to the wire (see Cleartext): a server offers them without TLS
+// only when it is told to.
+func (p *Passwords) Mechanisms(c *Conn) []string {
+	if p.Offer == nil {
+		return []string{sasl.Plain, sasl.Login}
+	}
+	list := make([]string, 0, len(p.Offer)+2)
+	for _, m := range p.Offer {
+		switch m = strings.ToUpper(m); m {
+		case sasl.Plain, sasl.Login, cramMD5:
+			list = append(list, m)
+		case scramSHA1, scramSHA256:
+			if bindable(c) {
+				list = append(list, m+plus)
+			}
+			list = append(list, m)
+		}
+	}
+	return list
+}
 
 // Start implements Authenticator.
 func (p *Passwords) Start(ctx context.Context, mech string, c *Conn) (Exchange, error) {
-	switch strings.ToUpper(mech) {
-	case "PLAIN":
-		return &plain{password{ctx: ctx, p: p, c: c, mech: "PLAIN"}}, nil
-	case "LOGIN":
-		return &loginMech{password: password{ctx: ctx, p: p, c: c, mech: "LOGIN"}}, nil
+	mech = strings.ToUpper(mech)
+	if !slices.Contains(p.Mechanisms(c), mech) {
+		return nil, ErrMechanism
 	}
-	return nil, ErrMechanism
+	p.init()
+	if p.Lookup == nil {
+		return nil, errors.New("login: Passwords without Lookup")
+	}
+	switch mech {
+	case sasl.Plain:
+		return &plain{password{ctx: ctx, p: p, c: c, mech: mech}}, nil
+	case sasl.Login:
+		return &loginMech{password: password{ctx: ctx, p: p, c: c, mech: mech}}, nil
+	case cramMD5:
+		return &cram{ctx: ctx, p: p, c: c}, nil
+	}
+	base, bound := strings.CutSuffix(mech, plus)
+	return &scram{ctx: ctx, p: p, c: c, mech: base, plus: bound}, nil
 }
 
 // check verifies name and pass; authzid "" = the user's own account.
 func (p *Passwords) check(ctx context.Context, c *Conn, mech, authzid, name, pass string) (Identity, error) {
-	p.init()
-	if p.Lookup == nil {
-		return Identity{}, errors.New("login: Passwords without Lookup")
-	}
 	user, nameErr := PrepareUser(name)
 	if nameErr != nil {
 		user = name // counted under what was sent
 	}
-	addr := addrKey(c)
-	pair := user + "\x00" + addr
-	if addr == "" {
-		pair = ""
-	}
-
-	// Failures are counted before the check and taken back after a success,
-	// so that attempts made at the same time cannot slip through together.
-	if addr != "" && !p.addrs.take(addr) {
-		return Identity{}, ErrTooMany
-	}
-	known := p.users.trusted(pair)
-	if !known && !p.users.take(user) {
-		if addr != "" {
-			p.addrs.giveBack(addr)
-		}
-		return Identity{}, ErrTooMany
+	a, err := p.limits.enter(c, user)
+	if err != nil {
+		return Identity{}, err
 	}
 	id, err := p.verify(ctx, user, nameErr, pass)
 	if err == nil {
 		id.Mechanism = mech
 		id, err = p.authorize(ctx, id, authzid)
 	}
-	if err == nil {
-		p.users.trust(pair)
-	}
-	if !errors.Is(err, ErrCredentials) {
-		if addr != "" {
-			p.addrs.giveBack(addr)
-		}
-		if !known {
-			p.users.giveBack(user)
-		}
-	}
+	a.leave(err)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -174,7 +231,7 @@ func (p *Passwords) verify(ctx context.Context, user string, nameErr error, pass
 	exists := err == nil
 	var h hash
 	if exists {
-		if h, err = parseHash(rec.Hash); err != nil {
+		if h, err = rec.hash(); err != nil {
 			return Identity{}, err
 		}
 		p.sample.store(h)
@@ -195,11 +252,7 @@ func (p *Passwords) verify(ctx context.Context, user string, nameErr error, pass
 	if !match || !exists || !usable {
 		return Identity{}, ErrCredentials
 	}
-	id := Identity{User: rec.User, Login: user, Value: rec.Value}
-	if id.User == "" {
-		id.User = user
-	}
-	return id, nil
+	return rec.identity(user), nil
 }
 
 // authorize applies the authorization identity (RFC 4616 §2).

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/emersion/go-sasl"
+	"github.com/postrider/postrider/auth/login"
 	"github.com/postrider/postrider/imap"
 	"github.com/postrider/postrider/internal/imapwire"
 )
@@ -33,7 +34,8 @@ func (c *Client) Login(ctx context.Context, user, password string) error {
 }
 
 // Authenticate logs in with a SASL mechanism (RFC 9051 §6.2.2), such as
-// sasl.NewPlainClient("", user, password).
+// sasl.NewPlainClient("", user, password), or the best that the server offers:
+// login.Credentials chooses it from Capabilities and TLS.
 func (c *Client) Authenticate(ctx context.Context, mech sasl.Client) error {
 	caps, err := c.Capabilities(ctx)
 	if err != nil {
@@ -97,6 +99,9 @@ func (c *Client) Authenticate(ctx context.Context, mech sasl.Client) error {
 			return c.fail(fmt.Errorf("%w: OK to a cancelled AUTHENTICATE", ErrProtocol))
 		}
 		return fmt.Errorf("imapclient: %w", cancelled)
+	}
+	if err == nil && !login.Proven(mech) {
+		return c.fail(fmt.Errorf("%w: %w", ErrProtocol, login.ErrServer))
 	}
 	return err
 }

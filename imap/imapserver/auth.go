@@ -9,6 +9,7 @@ import (
 
 	"github.com/postrider/postrider/auth/login"
 	"github.com/postrider/postrider/imap"
+	"github.com/postrider/postrider/internal/netserve"
 	"github.com/postrider/postrider/store"
 )
 
@@ -18,7 +19,9 @@ func (s *session) handshake() error {
 		return errors.New("imapserver: ImplicitTLS without TLS")
 	}
 	var err error
-	s.tls, err = s.t.startTLS(s.srv.TLS, s.loginBy)
+	if s.tls, err = s.t.startTLS(s.srv.TLS, s.loginBy); err == nil {
+		s.cert = netserve.Certificate(s.srv.TLS, s.tls)
+	}
 	return err
 }
 
@@ -39,7 +42,7 @@ func (s *session) startTLS() (result, error) {
 	if err != nil {
 		return result{}, &fatalError{err}
 	}
-	s.tls = st
+	s.tls, s.cert = st, netserve.Certificate(s.srv.TLS, st)
 	s.t.hasFirst = false
 	s.br.Reset(&s.t)
 	s.dec.Reset(s.br)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -51,7 +52,8 @@ type session struct {
 
 	state   state
 	tls     *tls.ConnectionState
-	loginBy time.Time // zero = no limit
+	cert    *x509.Certificate // what we sent, if it is known
+	loginBy time.Time         // zero = no limit
 	id      login.Identity
 	acc     store.Account
 	rev2    bool // ENABLE IMAP4rev2
@@ -415,6 +417,7 @@ func (s *session) loginConn() *login.Conn {
 		Local:    netserve.AddrPort(s.t.nc.LocalAddr()),
 		Remote:   netserve.AddrPort(s.t.nc.RemoteAddr()),
 		TLS:      s.tls,
+		Cert:     s.cert,
 	}
 	return c
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/emersion/go-sasl"
+	"github.com/postrider/postrider/auth/login"
 	"github.com/postrider/postrider/pop3"
 )
 
@@ -34,7 +35,8 @@ func (c *Client) Login(ctx context.Context, user, password string) error {
 }
 
 // Auth logs in with a SASL mechanism (RFC 5034), such as
-// sasl.NewPlainClient("", user, password).
+// sasl.NewPlainClient("", user, password), or the best that the server offers:
+// login.Credentials chooses it from Capabilities and TLS.
 func (c *Client) Auth(ctx context.Context, mech sasl.Client) error {
 	if err := c.begin(ctx); err != nil {
 		return err
@@ -72,6 +74,9 @@ func (c *Client) Auth(ctx context.Context, mech sasl.Client) error {
 			_, err := pop3.ParseStatus(reply)
 			if errors.Is(err, pop3.ErrStatus) {
 				return c.fail(fmt.Errorf("%w: %.80q in AUTH", ErrProtocol, reply))
+			}
+			if err == nil && !login.Proven(mech) {
+				return c.fail(fmt.Errorf("%w: %w", ErrProtocol, login.ErrServer))
 			}
 			return err
 		}

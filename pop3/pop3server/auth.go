@@ -18,6 +18,7 @@ func (c *conn) loginConn() *login.Conn {
 		Local:    netserve.AddrPort(c.nc.LocalAddr()),
 		Remote:   netserve.AddrPort(c.nc.RemoteAddr()),
 		TLS:      c.tls,
+		Cert:     c.cert,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"time"
@@ -18,13 +19,14 @@ import (
 
 // conn is one connection and its session.
 type conn struct {
-	srv *Server
-	nc  *netserve.Conn
-	ctx context.Context
-	net net.Conn // nc, or TLS over it
-	r   *lineio.Reader
-	w   *bufio.Writer
-	tls *tls.ConnectionState
+	srv  *Server
+	nc   *netserve.Conn
+	ctx  context.Context
+	net  net.Conn // nc, or TLS over it
+	r    *lineio.Reader
+	w    *bufio.Writer
+	tls  *tls.ConnectionState
+	cert *x509.Certificate // what we sent, if it is known
 
 	user     string // of USER, "" = none
 	drop     *drop  // nil before login
@@ -88,6 +90,7 @@ func (c *conn) startTLS() bool {
 	}
 	state := t.ConnectionState()
 	c.tls, c.net = &state, t
+	c.cert = netserve.Certificate(c.srv.TLS, &state)
 	c.attach()
 	return true
 }
