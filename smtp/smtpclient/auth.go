@@ -6,12 +6,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"strings"
 
 	"github.com/emersion/go-sasl"
 
+	"github.com/postrider/postrider/auth/login"
 	"github.com/postrider/postrider/smtp"
 )
 
@@ -20,11 +19,19 @@ import (
 // one.
 type Auth struct {
 	// User and Password log in with the best mechanism that the peer
-	// offers: PLAIN (RFC 4616), else LOGIN.
+	// offers: SCRAM-SHA-256 and SCRAM-SHA-1, bound to TLS where it can be
+	// (-PLUS), which do not show the password, then PLAIN, LOGIN and
+	// CRAM-MD5. See login.Credentials.
 	User, Password string
+	// ActAs is the user to act as; "" = User.
+	ActAs string
 	// Token, when set, gives an OAuth 2.0 bearer token for OAUTHBEARER
-	// (RFC 7628), and Password is not used. It is called for each login.
+	// (RFC 7628) or XOAUTH2, and Password is not used. It is called for each
+	// login.
 	Token func(ctx context.Context) (string, error)
+	// Certificate logs in with the client certificate of the Dialer's TLS
+	// (EXTERNAL).
+	Certificate bool
 	// Client, when set, makes the exchange for one of the mechanisms that
 	// the peer announces, in its order and in upper case, and the fields
 	// above are not used. It is called for each login; ErrNoMechanism says
@@ -39,58 +46,15 @@ type Auth struct {
 const maxAuthRounds = 16
 
 func (a *Auth) client(ctx context.Context, c *Conn, mechs []string) (sasl.Client, error) {
-	has := func(m string) bool {
-		for _, s := range mechs {
-			if s == m {
-				return true
-			}
-		}
-		return false
-	}
-	switch {
-	case a.Client != nil:
+	if a.Client != nil {
 		return a.Client(mechs, c.tls)
-	case a.Token != nil && has(sasl.OAuthBearer):
-		token, err := a.Token(ctx)
-		if err != nil {
-			return nil, err
-		}
-		o := &sasl.OAuthBearerOptions{Username: a.User, Token: token, Host: c.hop.Name}
-		if _, port, err := net.SplitHostPort(c.target.Addr); err == nil {
-			o.Port, _ = strconv.Atoi(port)
-		}
-		return sasl.NewOAuthBearerClient(o), nil
-	case a.Token == nil && has(sasl.Plain):
-		return sasl.NewPlainClient("", a.User, a.Password), nil
-	case a.Token == nil && has(sasl.Login):
-		return &loginClient{answers: []string{a.User, a.Password}}, nil
 	}
-	return nil, ErrNoMechanism
-}
-
-// loginClient is the mechanism LOGIN: name and password, each when asked. The
-// prompts differ from server to server, and old ones take no initial response.
-type loginClient struct{ answers []string }
-
-func (l *loginClient) Start() (mech string, ir []byte, err error) { return sasl.Login, nil, nil }
-
-func (l *loginClient) Next([]byte) ([]byte, error) {
-	if len(l.answers) == 0 {
-		return nil, sasl.ErrUnexpectedServerChallenge
+	cred := login.Credentials{User: a.User, Password: a.Password, ActAs: a.ActAs, Token: a.Token, Certificate: a.Certificate}
+	client, err := cred.Client(ctx, mechs, c.tls)
+	if errors.Is(err, login.ErrMechanism) {
+		return nil, ErrNoMechanism
 	}
-	a := l.answers[0]
-	l.answers = l.answers[1:]
-	return []byte(a), nil
-}
-
-// hidesPassword lists the mechanisms whose exchange does not give away what
-// is needed to log in elsewhere.
-func hidesPassword(mech string) bool {
-	switch mech {
-	case sasl.External, sasl.Anonymous, "CRAM-MD5":
-		return true
-	}
-	return strings.HasPrefix(mech, "SCRAM-")
+	return client, err
 }
 
 // login runs AUTH (RFC 4954).
@@ -108,7 +72,7 @@ func (c *Conn) login(ctx context.Context, a *Auth) error {
 	if !validHello(mech) {
 		return authError("No way to log in to host", fmt.Errorf("%w: bad name %q", ErrNoMechanism, mech))
 	}
-	if c.proven != Verified && !a.Insecure && !hidesPassword(mech) {
+	if c.proven != Verified && !a.Insecure && login.Cleartext(mech) {
 		return authError("Not logging in without verified TLS", ErrInsecureAuth)
 	}
 	line := "AUTH " + mech
@@ -154,6 +118,8 @@ func (c *Conn) login(ctx context.Context, a *Auth) error {
 		return err
 	}
 	switch {
+	case r.Code == 235 && !login.Proven(client):
+		return authError("Login failed", fmt.Errorf("%w: %w", ErrAuth, login.ErrServer))
 	case r.Code == 235:
 		c.authed = true
 		return nil

@@ -276,7 +276,7 @@ func TestTranscripts(t *testing.T) {
 		{name: "8-bit without 8BITMIME", env: env(nil, "c@d.test"), body: "\r\n\xc3\xa4\r\n", script: greeting + `S: 250 HELP
 			C: QUIT
 			S: 221 bye`, want: []string{"554 5.6.3 message"}},
-		{name: "binary", env: env(func(e *smtp.Envelope) { e.Body = smtp.BodyBinary }, "c@d.test"), script: greeting + `S: 250 8BITMIME
+		{name: "binary", env: env(func(e *smtp.Envelope) { e.Body = smtp.BodyBinary }, "c@d.test"), body: "\r\na\x00b\r\n", script: greeting + `S: 250 8BITMIME
 			C: QUIT
 			S: 221 bye`, want: []string{"554 5.6.3 message"}},
 		{name: "SMTPUTF8", env: env(nil, "dörte@d.test", "c@d.test"), script: greeting + `S: 250-8BITMIME

@@ -70,7 +70,7 @@ func (d *Dialer) dial(ctx context.Context, t Target) (*Conn, *smtp.Hop, error) {
 		t.Need = Plain
 		if c, _, perr := d.dialOnce(ctx, t); perr == nil {
 			c.target.Need = Opportunistic
-			c.tlsErr = te
+			c.tlsErr, c.hop.TLSErr = te, te
 			return c, c.hop, nil
 		}
 		// The first failure is the one to look into.
@@ -125,11 +125,14 @@ func (d *Dialer) client(ctx context.Context, nc net.Conn, t Target) (*Conn, *smt
 		tmo:    d.Timeouts.withDefaults(),
 		trace:  d.Trace,
 		proven: Plain,
+		turn:   make(chan struct{}, 1),
+		tail:   make(chan struct{}),
 		hop:    &smtp.Hop{Name: t.name(), Addr: netserve.AddrPort(nc.RemoteAddr())},
 	}
-	stop := c.watch(ctx)
+	close(c.tail)
+	c.w = c.watch(ctx)
 	err := c.open(ctx)
-	if !stop() && err == nil {
+	if !c.w.stop() && err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
@@ -151,7 +154,7 @@ func (c *Conn) open(ctx context.Context) error {
 			return err
 		}
 	}
-	r, err := c.reply(c.tmo.Greeting)
+	r, err := c.reply(c.w, c.tmo.Greeting)
 	if err != nil {
 		return err
 	}
@@ -176,8 +179,7 @@ func (c *Conn) open(ctx context.Context) error {
 			return err
 		}
 	}
-	_, c.hop.DSN = c.ext[smtp.ExtDSN]
-	_, c.hop.DeliverBy = c.ext[smtp.ExtDeliverBy]
+	c.learn()
 	return nil
 }
 
@@ -218,8 +220,19 @@ func (c *Conn) startTLS(ctx context.Context) error {
 	cfg.MinVersion = max(cfg.MinVersion, tls.VersionTLS12)
 	cfg.ServerName = c.target.name()
 	need := c.target.need()
-	pkix := false
-	if need != Verified {
+	pkix, met := false, false
+	if v := c.target.Verifier; v != nil {
+		cfg.InsecureSkipVerify = true
+		cfg.VerifyPeerCertificate = nil
+		cfg.VerifyConnection = func(s tls.ConnectionState) error {
+			err := v.Verify(s)
+			met = err == nil
+			if need != Verified {
+				return nil
+			}
+			return err
+		}
+	} else if need != Verified {
 		skip, own := cfg.InsecureSkipVerify, cfg.VerifyConnection
 		cfg.InsecureSkipVerify = true
 		cfg.VerifyPeerCertificate = nil
@@ -232,7 +245,8 @@ func (c *Conn) startTLS(ctx context.Context) error {
 		}
 	}
 	tc := tls.Client(c.nc, cfg)
-	c.arm(c.tmo.TLS)
+	c.w.reads(c.tmo.TLS)
+	c.w.writes(c.tmo.TLS)
 	// No HandshakeContext: the watcher ends the handshake by the deadline.
 	err := tc.Handshake()
 	if err != nil && ctx.Err() != nil {
@@ -250,7 +264,11 @@ func (c *Conn) startTLS(ctx context.Context) error {
 	c.tls = &state
 	c.proven = Encrypted
 	c.hop.TLS = state.Version
-	if need == Verified {
+	switch {
+	case met:
+		c.proven, c.provenFor = Verified, c.target.Verifier.Key
+		c.hop.Auth = c.target.Verifier.Auth
+	case need == Verified:
 		c.proven = Verified
 		pkix = len(state.VerifiedChains) > 0
 	}

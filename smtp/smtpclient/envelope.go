@@ -19,33 +19,46 @@ const maxLine = 2048
 // octets when the peer takes both kinds anyway.
 const scanNow = 64 << 10
 
-// plan decides what can be sent of env: the MAIL command, the recipients to
-// name, and whether SMTPUTF8 is used. Everyone else's result is set. An extension that the message needs
-// and the peer lacks is an error, never a silent change.
-func (c *Conn) plan(env *smtp.Envelope, body Body, results []smtp.Result) (mail string, todo []int, wide bool) {
-	todo = make([]int, 0, len(env.To))
-	all := func(err error) (string, []int, bool) {
+// plan is what can be sent of an envelope.
+type plan struct {
+	mail    string // the MAIL command
+	todo    []int  // the recipients to name
+	wide    bool   // under SMTPUTF8
+	chunked bool   // BINARYMIME
+}
+
+// plan decides what can be sent of env. The result of everyone who is not in
+// todo is set. An extension that the message needs and the peer lacks is an
+// error, never a silent change.
+func (c *Conn) plan(env *smtp.Envelope, body Body, results []smtp.Result) plan {
+	todo := make([]int, 0, len(env.To))
+	all := func(err error) plan {
 		for i := range results {
 			if results[i].Err == nil {
 				results[i] = smtp.Result{Err: err, Hop: c.hop}
 			}
 		}
-		return "", nil, false
+		return plan{}
 	}
 	if !env.From.Valid() {
 		return all(&smtp.Error{Code: 501, Enhanced: smtp.EnhancedCode{5, 1, 7}, Text: "Malformed sender address", Scope: smtp.ScopeMessage})
 	}
-	wide = env.UTF8 || !env.From.ASCII()
+	wide := env.UTF8 || !env.From.ASCII()
 	for i := range env.To {
 		if a := env.To[i].Address; a.IsZero() || !a.Valid() {
 			results[i] = smtp.Result{Hop: c.hop, Err: &smtp.Error{Code: 501, Enhanced: smtp.EnhancedCode{5, 1, 3}, Text: "Malformed recipient address"}}
+			continue
+		}
+		if _, ok := c.ext[smtp.ExtRRVS]; !ok && !env.To[i].ValidSince.IsZero() && !env.To[i].RelayUnchecked {
+			results[i] = smtp.Result{Hop: c.hop, Err: &smtp.Error{Code: 550, Enhanced: smtp.EnhancedCode{5, 7, 19}, Err: ErrExtension,
+				Text: "Host does not check whose the mailbox is (RRVS)"}}
 			continue
 		}
 		wide = wide || !env.To[i].ASCII()
 		todo = append(todo, i)
 	}
 	if len(todo) == 0 {
-		return "", nil, false
+		return plan{}
 	}
 
 	var b strings.Builder
@@ -70,13 +83,14 @@ func (c *Conn) plan(env *smtp.Envelope, body Body, results []smtp.Result) (mail 
 				return all(err)
 			}
 			if len(todo) == 0 {
-				return "", nil, false
+				return plan{}
 			}
 			wide = false
 		}
 	}
 
-	if err := c.bodyParam(env, body, &b); err != nil {
+	chunked, err := c.bodyParam(env, body, &b)
+	if err != nil {
 		return all(err)
 	}
 	if env.RequireTLS {
@@ -106,15 +120,62 @@ func (c *Conn) plan(env *smtp.Envelope, body Body, results []smtp.Result) (mail 
 			b.WriteString(smtp.EncodeXText(env.EnvelopeID))
 		}
 	}
-	if c.hop.DeliverBy && !env.DeliverBy.IsZero() {
-		b.WriteString(" BY=")
-		b.WriteString(strconv.FormatInt(int64(min(max(time.Until(env.DeliverBy)/time.Second, -999999999), 999999999)), 10))
-		b.WriteString(";N")
+	if err := c.timeParams(env, &b); err != nil {
+		return all(err)
+	}
+	// These two ask for a kindness, and are left out where it is not offered.
+	if _, ok := c.ext[smtp.ExtMTPriority]; ok && env.Priority != 0 {
+		b.WriteString(" MT-PRIORITY=")
+		b.WriteString(strconv.Itoa(int(env.Priority)))
+	}
+	if _, ok := c.ext[smtp.ExtNoSoliciting]; ok && env.Solicit != "" {
+		if _, err := smtp.ParseSolicit(env.Solicit); err != nil {
+			return all(&smtp.Error{Code: 501, Enhanced: smtp.EnhancedCode{5, 5, 4}, Text: "Malformed SOLICIT", Scope: smtp.ScopeMessage})
+		}
+		b.WriteString(" SOLICIT=")
+		b.WriteString(env.Solicit)
 	}
 	if b.Len() > maxLine-2 {
 		return all(&smtp.Error{Code: 501, Enhanced: smtp.EnhancedCode{5, 5, 4}, Text: "Envelope parameters are too long", Scope: smtp.ScopeMessage})
 	}
-	return b.String(), todo, wide
+	return plan{b.String(), todo, wide, chunked}
+}
+
+// timeParams writes DELIVERBY's and FUTURERELEASE's parameters.
+func (c *Conn) timeParams(env *smtp.Envelope, b *strings.Builder) error {
+	now := time.Now()
+	missing := func(text string) error {
+		return &smtp.Error{Code: 554, Enhanced: smtp.EnhancedCode{5, 3, 3}, Text: text, Scope: smtp.ScopeHost, Err: ErrExtension}
+	}
+	// Mode N goes on without the extension: who is told then is whoever sees
+	// Hop.DeliverBy unset (RFC 2852 §4.1.4.2).
+	if !env.DeliverBy.IsZero() && (c.hop.DeliverBy || env.ByReturn) {
+		left := env.DeliverBy.Sub(now)
+		least, _ := strconv.ParseInt(c.ext[smtp.ExtDeliverBy], 10, 64)
+		switch {
+		case !env.ByReturn:
+		case left < time.Second:
+			return &smtp.Error{Code: 554, Enhanced: smtp.EnhancedCode{5, 4, 7}, Text: "Delivery time expired", Scope: smtp.ScopeMessage}
+		case !c.hop.DeliverBy:
+			return missing("Host does not support delivery by a time (DELIVERBY)")
+		case least > 0 && int64(left/time.Second) < least:
+			return missing("Host needs more time for a delivery than is left (DELIVERBY)")
+		}
+		b.WriteString(" BY=")
+		b.WriteString(env.DeliverByValue(now))
+	}
+	if env.HoldUntil.After(now) {
+		params, ok := c.ext[smtp.ExtFutureRelease]
+		if !ok {
+			return missing("Host does not hold messages (FUTURERELEASE)")
+		}
+		if longest, latest, err := smtp.ParseFutureRelease(params); err == nil && (env.HoldUntil.Sub(now) > longest || env.HoldUntil.After(latest)) {
+			return missing("Host does not hold messages for so long (FUTURERELEASE)")
+		}
+		b.WriteString(" HOLDUNTIL=")
+		b.WriteString(env.HoldUntilValue())
+	}
+	return nil
 }
 
 // narrow is plan for an internationalised message and a peer without
@@ -143,57 +204,59 @@ func (c *Conn) narrow(env *smtp.Envelope, body Body, todo []int, results []smtp.
 	return keep, nil
 }
 
-// bodyParam writes the BODY parameter (RFC 6152). What the envelope does not
-// say is read from the message; a large one for a peer that takes both is
-// called 8BITMIME, which a 7-bit message may be.
-func (c *Conn) bodyParam(env *smtp.Envelope, body Body, b *strings.Builder) error {
+// bodyParam writes the BODY parameter (RFC 6152, RFC 3030). What the envelope
+// does not say is read from the message; a large one for a peer that takes
+// both is called 8BITMIME, which a 7-bit message may be. What was declared
+// binary and is text all the same can go anywhere.
+func (c *Conn) bodyParam(env *smtp.Envelope, body Body, b *strings.Builder) (chunked bool, err error) {
 	_, ok := c.ext[smtp.Ext8BitMIME]
 	eight := env.Body == smtp.Body8Bit
+	if env.Body == smtp.BodyBinary {
+		_, chunking := c.ext[smtp.ExtChunking]
+		if _, binary := c.ext[smtp.ExtBinaryMIME]; binary && chunking {
+			b.WriteString(" BODY=BINARYMIME")
+			return true, nil
+		}
+		text, err := isText(body)
+		switch {
+		case err != nil:
+			return false, bodyError(err)
+		case !text:
+			return false, &smtp.Error{Code: 554, Enhanced: smtp.EnhancedCode{5, 6, 3}, Text: "Binary content cannot be sent to this host", Scope: smtp.ScopeMessage, Err: ErrExtension}
+		}
+	}
 	switch {
-	case env.Body == smtp.BodyBinary:
-		return &smtp.Error{Code: 554, Enhanced: smtp.EnhancedCode{5, 6, 3}, Text: "Binary content cannot be sent to this host", Scope: smtp.ScopeMessage, Err: ErrExtension}
 	case eight:
 	case ok && body.Size() > scanNow:
 		eight = true
 	default:
 		var err error
 		if eight, err = has8Bit(body); err != nil {
-			return bodyError(err)
+			return false, bodyError(err)
 		}
 	}
 	if !eight {
-		return nil
+		return false, nil
 	}
 	if !ok {
-		return &smtp.Error{Code: 554, Enhanced: smtp.EnhancedCode{5, 6, 3}, Text: "Host does not support 8-bit content (8BITMIME)", Scope: smtp.ScopeMessage, Err: ErrExtension}
+		return false, &smtp.Error{Code: 554, Enhanced: smtp.EnhancedCode{5, 6, 3}, Text: "Host does not support 8-bit content (8BITMIME)", Scope: smtp.ScopeMessage, Err: ErrExtension}
 	}
 	b.WriteString(" BODY=8BITMIME")
-	return nil
+	return false, nil
 }
 
 // appendRcpt appends a RCPT command without its CRLF.
 func (c *Conn) appendRcpt(b []byte, r *smtp.Recipient, wide bool) []byte {
 	b = append(b, "RCPT TO:"...)
 	b = append(b, r.Path()...)
+	if _, ok := c.ext[smtp.ExtRRVS]; ok && !r.ValidSince.IsZero() {
+		b = append(append(b, " RRVS="...), r.ValidSinceValue()...)
+	}
 	if !c.hop.DSN {
 		return b
 	}
 	if r.Notify != 0 {
-		b = append(b, " NOTIFY="...)
-		if r.Notify&smtp.NotifyNever != 0 {
-			b = append(b, "NEVER"...)
-		} else {
-			sep := ""
-			for _, n := range [...]struct {
-				bit  smtp.Notify
-				name string
-			}{{smtp.NotifySuccess, "SUCCESS"}, {smtp.NotifyFailure, "FAILURE"}, {smtp.NotifyDelay, "DELAY"}} {
-				if r.Notify&n.bit != 0 {
-					b = append(append(b, sep...), n.name...)
-					sep = ","
-				}
-			}
-		}
+		b = append(append(b, " NOTIFY="...), r.Notify.String()...)
 	}
 	// RFC 3461 §4.2: at most 500 octets; a longer one is of no use to anybody.
 	if o := r.OriginalRecipient(wide); o != "" && len(o) <= 500 && validHello(o) {
@@ -242,6 +305,48 @@ func has8Bit(body Body) (bool, error) {
 		return true
 	})
 	return found, err
+}
+
+// isText reports whether body is what DATA carries unchanged: lines of at most
+// 998 octets that end with CRLF, without NUL, of which none says that binary
+// content follows (RFC 2045 §2.7 to §2.9).
+func isText(body Body) (bool, error) {
+	const field = "content-transfer-encoding:"
+	text, cr := true, false
+	n := 0                      // octets of the line
+	head := make([]byte, 0, 64) // of the line, in lower case
+	err := scan(body, func(b []byte) bool {
+		for _, c := range b {
+			switch {
+			case c == '\n':
+				if value, ok := strings.CutPrefix(string(head), field); ok {
+					value, _, _ = strings.Cut(value, "(")
+					if value = strings.TrimSpace(value); value == "" || value == "binary" {
+						text = false
+					}
+				}
+				text = text && cr
+				n, head = 0, head[:0]
+			case cr || c == 0:
+				text = false
+			case c != '\r':
+				if n++; n > 998 {
+					text = false
+				}
+				if len(head) < cap(head) {
+					if 'A' <= c && c <= 'Z' {
+						c |= 0x20
+					}
+					head = append(head, c)
+				}
+			}
+			if cr = c == '\r'; !text {
+				return false
+			}
+		}
+		return true
+	})
+	return text && n == 0 && !cr, err
 }
 
 // scan shows body to f, piece by piece, until f has seen enough.

@@ -63,6 +63,13 @@ func lost(ctx context.Context, err error) *smtp.Error {
 	return e
 }
 
+// interrupted is for what waited for its turn, not for the host.
+func interrupted(ctx context.Context) *smtp.Error {
+	e := lost(ctx, ctx.Err())
+	e.Scope = smtp.ScopeRecipient // the host is not to blame for our queue
+	return e
+}
+
 func isTimeout(err error) bool {
 	var ne net.Error
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()

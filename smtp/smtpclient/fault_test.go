@@ -13,6 +13,7 @@ import (
 
 	"github.com/emersion/go-sasl"
 
+	"github.com/postrider/postrider/auth/login"
 	"github.com/postrider/postrider/smtp"
 	"github.com/postrider/postrider/smtp/smtpclient"
 	"github.com/postrider/postrider/smtp/smtptest"
@@ -335,6 +336,44 @@ func TestAuth(t *testing.T) {
 		if !errors.Is(res[0].Err, smtpclient.ErrAuth) {
 			t.Errorf("%v", res[0].Err)
 		}
+	})
+	t.Run("the best mechanism", func(t *testing.T) {
+		srv := (&smtptest.Server{STARTTLS: true, RequireAuth: true, Users: map[string]string{"u": "p"}, Mechanisms: []string{"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "XOAUTH2"}}).Run(t)
+		for _, tt := range []struct {
+			auth smtpclient.Auth
+			tls  bool
+			want string
+		}{
+			{smtpclient.Auth{User: "u", Password: "p"}, true, "AUTH SCRAM-SHA-256-PLUS ***"},
+			{smtpclient.Auth{User: "u", Password: "p", Insecure: true}, false, "AUTH SCRAM-SHA-256 ***"},
+			{smtpclient.Auth{User: "u", Token: func(context.Context) (string, error) { return "p", nil }}, true, "AUTH XOAUTH2 ***"},
+		} {
+			var got string
+			d := smtpclient.Dialer{TLS: srv.ClientTLS(), Trace: &smtpclient.Trace{Command: func(line string) {
+				if strings.HasPrefix(line, "AUTH") {
+					got = line
+				}
+			}}}
+			to := smtpclient.Target{Addr: srv.Addr, Auth: &tt.auth}
+			if !tt.tls {
+				to.Need = smtpclient.Plain
+			}
+			check(t, d.Send(t.Context(), to, env, strings.NewReader(message)), "250")
+			if got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		}
+	})
+	t.Run("a server that proves nothing", func(t *testing.T) {
+		// It says yes to everything: with SCRAM that is not enough.
+		synctest.Test(t, func(t *testing.T) {
+			peer := &smtptest.Peer{Scripts: []smtptest.Script{"S: 220 hi\nC: EHLO me.test\nS: 250-hi\nS: 250 AUTH SCRAM-SHA-256\nC: AUTH SCRAM-SHA-256 *\nS: 235 ok"}}
+			d := &smtpclient.Dialer{DialContext: peer.DialContext, Hello: "me.test"}
+			_, err := d.Dial(t.Context(), smtpclient.Target{Addr: "mx.test:25", Need: smtpclient.Plain, Auth: auth})
+			if !errors.Is(err, login.ErrServer) || !errors.Is(err, smtpclient.ErrAuth) {
+				t.Error(err)
+			}
+		})
 	})
 	const base = "S: 220 hi\nC: EHLO me.test\nS: 250-hi\n"
 	dial := func(t *testing.T, target smtpclient.Target, script string) (err error) {

@@ -2,6 +2,7 @@ package smtpclient
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,6 +47,7 @@ type group struct {
 	n       int // idle, in use, being opened and leaving
 	leaving int
 	idle    []*pooled // the longest idle first
+	ready   []*pooled // in use, and only the reply to the message is to come
 }
 
 type pooled struct {
@@ -53,7 +55,8 @@ type pooled struct {
 	key    Target // of the target it was opened for, what matters for reuse
 	name   string // Target.Group
 	opened time.Time
-	count  int
+	count  int // messages, begun too
+	users  int // Sends under way on it
 	timer  *time.Timer
 }
 
@@ -75,16 +78,18 @@ func reuseKey(t Target) Target {
 
 func (p *pooled) serves(t Target) bool {
 	return p.key == reuseKey(t) && p.name == t.group() && p.proven.enough(t.need()) &&
-		(t.need() != Verified || p.hop.Name == t.name())
+		(t.need() != Verified || p.hop.Name == t.name() && p.provenFor == t.Verifier.key())
 }
 
 // Send transfers one message on a connection to t, an idle one if there is
-// one, and returns a result for each recipient of env, in order. While the
-// limits are reached it waits, until ctx is done.
+// one, and returns a result for each recipient of env, in order. When the
+// limits are reached it goes behind a message that has been sent and is not
+// answered yet, where there is one, so that two senders for each connection
+// are better than one; else it waits, until ctx is done.
 //
 // ctx may end it up to the last octet before the final dot, as in [Conn.Send].
-// An idle connection that turns out to be dead, before anything was said to
-// MAIL, is replaced without a trace.
+// A connection that turns out to be dead, or is ended with 421, before
+// anything else was said to MAIL, is replaced without a trace.
 func (p *Pool) Send(ctx context.Context, t Target, env *smtp.Envelope, body Body) []smtp.Result {
 	if len(env.To) == 0 {
 		return nil
@@ -102,9 +107,20 @@ func (p *Pool) Send(ctx context.Context, t Target, env *smtp.Envelope, body Body
 				return unsent(len(env.To), hop, err)
 			}
 		}
-		results := c.Send(ctx, env, body)
-		if reused && c.err != nil && !c.progress && ctx.Err() == nil && p.drop(c) {
-			c, reused = nil, false // its place is kept
+		sent := c
+		results, begun := c.send(ctx, env, body, func() { p.ready(sent) })
+		if reused && c.Err() != nil && !begun && ctx.Err() == nil {
+			if p.drop(c) {
+				c, reused = nil, false // its place is kept
+				continue
+			}
+			// Somebody else still has it.
+			p.put(c)
+			if c, err = p.take(ctx, t); err != nil {
+				return unsent(len(env.To), nil, err)
+			}
+			p.wg.Done() // take counted us again
+			reused = c != nil
 			continue
 		}
 		p.put(c)
@@ -112,18 +128,25 @@ func (p *Pool) Send(ctx context.Context, t Target, env *smtp.Envelope, body Body
 	}
 }
 
-// Idle returns the targets of the idle connections of a group, the one used
-// last first. It is a hint: another Send may take them at once.
+// Idle returns the targets of the connections of a group that can take a
+// message now: the idle ones, the one used last first, and when the limits are
+// reached those whose message is not answered yet. It is a hint: another Send
+// may take them at once.
 func (p *Pool) Idle(groupName string) []Target {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	g := p.groups[groupName]
-	if g == nil || len(g.idle) == 0 {
+	if g == nil {
 		return nil
 	}
-	list := make([]Target, 0, len(g.idle))
+	var list []Target
 	for i := len(g.idle) - 1; i >= 0; i-- {
 		list = append(list, g.idle[i].target)
+	}
+	if p.full(g) {
+		for _, c := range g.ready {
+			list = append(list, c.target)
+		}
 	}
 	return list
 }
@@ -235,6 +258,11 @@ func (p *Pool) acquire(t Target) (*pooled, bool) {
 				return c, true
 			}
 		}
+		if p.full(g) {
+			if c := p.behind(g, t); c != nil {
+				return c, true
+			}
+		}
 		// A host counts a connection until it is closed: who waits for one
 		// that leaves is served then.
 		if lim := limit(p.MaxGroup, 20); lim > 0 && g.n >= lim {
@@ -245,7 +273,7 @@ func (p *Pool) acquire(t Target) (*pooled, bool) {
 		}
 	}
 	if lim := limit(p.MaxConns, 1000); lim > 0 && p.total >= lim {
-		if p.total-p.leaving >= lim {
+		if p.wanted(t) > p.leaving {
 			p.evictAny()
 		}
 		return nil, false
@@ -274,6 +302,47 @@ func (p *Pool) activate(c *pooled) {
 		p.active = map[*pooled]struct{}{}
 	}
 	p.active[c] = struct{}{}
+	c.users++
+	c.count++
+}
+
+// ready lets another Send go behind the message that was sent on c.
+func (p *Pool) ready(c *pooled) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed && p.fresh(c) {
+		g := p.groups[c.name]
+		g.ready = append(g.ready, c)
+		p.serveWaiters()
+	}
+}
+
+// fresh reports whether c may take one more message.
+func (p *Pool) fresh(c *pooled) bool {
+	maxAge := orDefault(p.MaxAge, 5*time.Minute)
+	maxMessages := limit(p.MaxMessages, 100)
+	if m := c.limits.MailMax; m > 0 && (maxMessages < 0 || m < maxMessages) {
+		maxMessages = m // LIMITS
+	}
+	return (maxAge < 0 || time.Since(c.opened) < maxAge) && (maxMessages < 0 || c.count < maxMessages)
+}
+
+// full reports whether g can have no more connections; p.mu is held.
+func (p *Pool) full(g *group) bool {
+	perGroup, all := limit(p.MaxGroup, 20), limit(p.MaxConns, 1000)
+	return perGroup > 0 && g.n >= perGroup || all > 0 && p.total >= all
+}
+
+// behind takes a connection whose message is not answered yet; p.mu is held.
+func (p *Pool) behind(g *group, t Target) *pooled {
+	for i, c := range g.ready {
+		if c.serves(t) && c.Err() == nil {
+			g.ready = slices.Delete(g.ready, i, i+1)
+			p.activate(c)
+			return c
+		}
+	}
+	return nil
 }
 
 // evict says goodbye on g's i-th idle connection; p.mu is held.
@@ -300,6 +369,40 @@ func (p *Pool) evict(g *group, i int, cut bool) {
 		p.free(c.name)
 		p.serveWaiters()
 	})
+}
+
+// wanted counts the places that those who wait could use, t's sender among
+// them, as far as there is a need to know: up to one more than leaving.
+func (p *Pool) wanted(t Target) int {
+	lim := limit(p.MaxGroup, 20)
+	room := map[string]int{}
+	n := 0
+	use := func(name string) {
+		if lim > 0 {
+			r, ok := room[name]
+			if !ok {
+				if r = lim; p.groups[name] != nil {
+					r -= p.groups[name].n
+				}
+			}
+			if room[name] = r - 1; r <= 0 {
+				return
+			}
+		}
+		n++
+	}
+	waits := false
+	for _, w := range p.waiters {
+		if n > p.leaving {
+			return n
+		}
+		waits = waits || w.t == t
+		use(w.t.group())
+	}
+	if !waits {
+		use(t.group())
+	}
+	return n
 }
 
 func (p *Pool) evictAny() {
@@ -361,31 +464,32 @@ func (p *Pool) open(ctx context.Context, t Target) (*pooled, *smtp.Hop, error) {
 	return c, hop, nil
 }
 
-// drop ends a dead connection and keeps its place for another.
+// drop ends a dead connection that nobody else uses and keeps its place for
+// another.
 func (p *Pool) drop(c *pooled) bool {
-	c.cut()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if p.closed || c.users > 1 {
 		return false
 	}
+	c.cut()
 	delete(p.active, c)
 	return true
 }
 
 // put takes a connection back after a message.
 func (p *Pool) put(c *pooled) {
-	c.count++
 	maxIdle := orDefault(p.MaxIdle, 30*time.Second)
-	maxAge := orDefault(p.MaxAge, 5*time.Minute)
-	maxMessages := limit(p.MaxMessages, 100)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	keep := c.err == nil && !p.closed && maxIdle > 0 &&
-		(maxAge < 0 || time.Since(c.opened) < maxAge) &&
-		(maxMessages < 0 || c.count < maxMessages)
-	if keep {
-		g := p.groups[c.name]
+	if c.users--; c.users > 0 {
+		return
+	}
+	g := p.groups[c.name]
+	if i := slices.Index(g.ready, c); i >= 0 {
+		g.ready = slices.Delete(g.ready, i, i+1)
+	}
+	if c.Err() == nil && !p.closed && maxIdle > 0 && p.fresh(c) {
 		g.idle = append(g.idle, c)
 		c.timer = time.AfterFunc(maxIdle, func() { p.expire(c) })
 	} else {

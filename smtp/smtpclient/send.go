@@ -3,12 +3,10 @@ package smtpclient
 import (
 	"bufio"
 	"context"
-	"strconv"
-	"strings"
+	"errors"
 	"sync"
 	"time"
 
-	"github.com/postrider/postrider/internal/lineio"
 	"github.com/postrider/postrider/smtp"
 )
 
@@ -35,57 +33,77 @@ func (b *blockPool) put(v *[]byte) { b.p.Put(v) }
 
 // Send transfers one message and returns a result for each recipient of env,
 // in order. The commands up to DATA go out together when the host announces
-// PIPELINING (RFC 2920), and it is not waited for recipient by recipient.
+// PIPELINING (RFC 2920), behind the message of another Send that is not
+// answered yet, and it is not waited for recipient by recipient.
 //
 // ctx may end it up to the last octet before the final dot. Then the reply is
 // awaited, for Timeouts.Dot at most; if it does not come, the recipients'
 // errors are Unsure. env and body are the caller's again when Send returns.
 //
-// More than 100 recipients, or more than the host announces or takes (452
-// 4.5.3), get several transactions on the same connection (RFC 5321
-// §4.5.3.1.8 and 10).
+// More than 100 recipients, or more than the host announces (LIMITS, RFC 9422)
+// or takes (452 4.5.3), get several transactions on the same connection
+// (RFC 5321 §4.5.3.1.8 and 10).
 func (c *Conn) Send(ctx context.Context, env *smtp.Envelope, body Body) []smtp.Result {
-	c.progress = false
+	results, _ := c.send(ctx, env, body, nil)
+	return results
+}
+
+// send is Send. free, if not nil, is called once the message has been sent and
+// another may follow, which is not always. begun reports whether the host said
+// anything to this message: if not, it is safe to send it elsewhere.
+func (c *Conn) send(ctx context.Context, env *smtp.Envelope, body Body, free func()) (results []smtp.Result, begun bool) {
 	if len(env.To) == 0 {
-		return nil
+		return nil, false
 	}
-	results := make([]smtp.Result, len(env.To))
+	results = make([]smtp.Result, len(env.To))
 	if err := c.begin(); err != nil {
 		for i := range results {
 			results[i] = smtp.Result{Err: err, Hop: c.hop}
 		}
-		return results
+		return results, false
 	}
 	defer c.end()
-	mail, todo, wide := c.plan(env, body, results)
+	pl := c.plan(env, body, results)
+	todo := pl.todo
 	for len(todo) > 0 {
-		if c.err != nil {
-			fill(results, todo, smtp.Result{Err: c.err, Hop: c.hop})
-			break
+		n := c.transactionSize(env, todo)
+		t := transaction{c: c, ctx: ctx, env: env, body: body, plan: pl, todo: todo[:n:n], results: results}
+		if n == len(todo) {
+			t.free = free
 		}
-		n := min(len(todo), c.maxRecipients())
-		t := transaction{c: c, ctx: ctx, env: env, body: body, mail: mail, wide: wide, todo: todo[:n:n], results: results}
-		if later := t.run(); len(later) > 0 {
+		later := t.run()
+		begun = begun || t.begun
+		if len(later) > 0 {
 			todo = append(later, todo[n:]...)
 		} else {
 			todo = todo[n:]
 		}
+		if err := c.Err(); err != nil {
+			fill(results, todo, smtp.Result{Err: err, Hop: c.hop})
+			break
+		}
 	}
-	return results
+	return results, begun
 }
 
-// maxRecipients is how many recipients go into one transaction: what the host
-// announces in LIMITS (RFC 9422), else the 100 that every host takes (RFC 5321
-// §4.5.3.1.8). To find its limit by trying would look like an attack to some.
-func (c *Conn) maxRecipients() int {
-	for p := range strings.FieldsSeq(c.ext["LIMITS"]) {
-		if k, v, ok := strings.Cut(p, "="); ok && strings.EqualFold(k, "RCPTMAX") {
-			if n, err := strconv.Atoi(v); err == nil && n > 0 {
-				return min(n, 1000)
+// transactionSize is how many of todo go into one transaction: what the host
+// announces, else the 100 that every host takes (RFC 5321 §4.5.3.1.8). To find
+// its limit by trying would look like an attack to some.
+func (c *Conn) transactionSize(env *smtp.Envelope, todo []int) int {
+	n := 100
+	if m := c.limits.RcptMax; m > 0 {
+		n = min(m, 1000)
+	}
+	n = min(n, len(todo))
+	if m := c.limits.RcptDomainMax; m > 0 {
+		domains := map[string]bool{}
+		for k, i := range todo[:n] {
+			if domains[env.To[i].Domain] = true; len(domains) > m {
+				return k
 			}
 		}
 	}
-	return 100
+	return n
 }
 
 // transaction is one MAIL, RCPT…, DATA sequence.
@@ -94,11 +112,15 @@ type transaction struct {
 	ctx     context.Context
 	env     *smtp.Envelope
 	body    Body
-	mail    string
-	wide    bool  // under SMTPUTF8
+	plan    plan
 	todo    []int // recipients named in it
 	results []smtp.Result
+	free    func() // see send
 
+	p        place
+	w        watch
+	begun    bool // the host said something to MAIL, other than goodbye
+	over     bool // the connection was ended, and everybody has a result
 	accepted []int
 	later    []int       // for the next transaction
 	mailErr  *smtp.Error // MAIL was refused
@@ -110,36 +132,69 @@ type transaction struct {
 // run returns the recipients that a next transaction may serve.
 func (t *transaction) run() []int {
 	c := t.c
-	if c.br.Buffered() > 0 {
-		t.rest(c.fail(context.Background(), violation("reply without a command")))
+	if err := t.p.enter(t.ctx, c); err != nil {
+		t.rest(err)
 		return nil
 	}
-	stop := c.watch(t.ctx)
+	defer func() {
+		t.p.leave()
+		t.p.pass()
+	}()
+	if err := c.Err(); err != nil {
+		t.rest(err)
+		return nil
+	}
+	if t.ctx.Err() != nil { // nothing was said, so the connection is as good as before
+		t.p.withdraw()
+		t.rest(interrupted(t.ctx))
+		return nil
+	}
+	if m := c.limits.MailMax; m > 0 && c.mail >= m {
+		e := &smtp.Error{Code: 451, Enhanced: smtp.EnhancedCode{4, 5, 3}, Text: "Host takes no more messages on this connection"}
+		if t.p.behind() {
+			c.setErr(e)
+		} else {
+			c.abandon(e)
+		}
+		t.rest(e)
+		return nil
+	}
+	c.mail++
+	t.w.start(t.ctx, c)
 	err := t.commands()
-	if err == nil {
-		err = t.data(stop)
+	if err == nil && !t.over {
+		err = t.data()
 	}
-	stop()
+	t.w.stop()
 	if err != nil {
-		t.rest(c.fail(t.ctx, err))
+		t.rest(t.fail(err))
 		return nil
 	}
-	if c.err != nil {
-		t.rest(c.err)
+	if t.over {
 		return nil
 	}
 	return t.later
 }
 
-// rest sets the result of everyone who has none yet.
-func (t *transaction) rest(err error) {
-	for _, list := range [...][]int{t.accepted, t.later} {
-		fill(t.results, list, smtp.Result{Err: err, Hop: t.c.hop})
+// fail ends the connection, unless err says that it has been.
+func (t *transaction) fail(err error) error {
+	if e := new(smtp.Error); errors.As(err, &e) {
+		return e
 	}
-	t.accepted, t.later = nil, nil
+	return t.c.fail(t.ctx, err)
+}
+
+// rest sets the result of everyone who has none yet.
+func (t *transaction) rest(err error) { t.end(smtp.Result{Err: err, Hop: t.c.hop}) }
+
+func (t *transaction) end(r smtp.Result) {
+	for _, list := range [...][]int{t.accepted, t.later} {
+		fill(t.results, list, r)
+	}
+	t.accepted, t.later, t.over = nil, nil, true
 	for _, i := range t.todo {
 		if t.results[i].Hop == nil {
-			t.results[i] = smtp.Result{Err: err, Hop: t.c.hop}
+			t.results[i] = r
 		}
 	}
 }
@@ -159,9 +214,30 @@ func (t *transaction) commands() error {
 	out := (*buf)[:0]
 	_, pipelining := c.ext[smtp.ExtPipelining]
 
+	// What is behind a message without an answer has nothing to reset: the
+	// host is done with it, well or ill, before it reads on (RFC 5321
+	// §4.1.1.4).
 	first := stepMail
-	if c.dirty {
-		first = stepReset
+	if !pipelining || !t.p.behind() {
+		if err := t.p.await(t.ctx); err != nil {
+			return err
+		}
+		if err := c.Err(); err != nil {
+			return err
+		}
+		if c.br.Buffered() > 0 {
+			return violation("reply without a command")
+		}
+		if c.dirty {
+			first = stepReset
+		}
+		c.dirty = true
+	}
+	// Chunks follow once somebody is there to have them: a host that refuses
+	// one may read it as commands.
+	last := stepData
+	if t.plan.chunked {
+		last = len(t.todo) - 1
 	}
 	next := func(step int) int {
 		switch {
@@ -180,11 +256,11 @@ func (t *transaction) commands() error {
 		case stepReset:
 			out = append(out, "RSET"...)
 		case stepMail:
-			out = append(out, t.mail...)
+			out = append(out, t.plan.mail...)
 		case stepData:
 			out = append(out, "DATA"...)
 		default:
-			out = c.appendRcpt(out, &t.env.To[t.todo[step]], t.wide)
+			out = c.appendRcpt(out, &t.env.To[t.todo[step]], t.plan.wide)
 		}
 		if c.trace != nil {
 			c.trace.command(string(out[at:]))
@@ -192,7 +268,6 @@ func (t *transaction) commands() error {
 		out = append(out, '\r', '\n')
 	}
 
-	c.dirty = true
 	if !pipelining {
 		for step := first; ; step = next(step) {
 			if step == stepData && len(t.accepted) == 0 {
@@ -200,18 +275,18 @@ func (t *transaction) commands() error {
 			}
 			out = out[:0]
 			add(step)
-			c.arm(c.tmo.Command)
+			t.w.writes(c.tmo.Command)
 			var r smtp.Reply
 			_, err := c.nc.Write(out)
 			if err == nil {
-				r, err = c.reply(t.wait(step))
+				r, err = c.reply(&t.w, t.wait(step))
 			} else {
-				r, err = c.lastWords(err)
+				r, err = c.lastWords(&t.w, err)
 			}
 			if err == nil {
 				err = t.took(step, r)
 			}
-			if err != nil || t.mailErr != nil || c.err != nil || step == stepData {
+			if err != nil || t.mailErr != nil || t.over || step == last {
 				return err
 			}
 		}
@@ -219,47 +294,61 @@ func (t *transaction) commands() error {
 
 	for step := first; ; step = next(step) {
 		add(step)
-		if step == stepData {
+		if step == last {
 			break
 		}
 	}
-	c.arm(c.tmo.Command)
+	t.w.writes(c.tmo.Command)
 	// A few commands fit any buffer between us and the peer. More are
 	// written beside the reading, or both sides could wait for the other to
 	// read (RFC 2920 §3.1).
-	var werr chan error
+	var werr error
+	join := func() error { return werr }
 	if len(out) > readBuffer {
-		werr = make(chan error, 1)
+		done := make(chan error, 1)
 		go func() {
 			_, err := c.nc.Write(out)
-			werr <- err
+			done <- err
 		}()
-	} else if _, err := c.nc.Write(out); err != nil {
-		r, err := c.lastWords(err)
-		if err == nil {
-			err = t.took(first, r)
-		}
-		return err
+		join = func() error { return <-done }
+	} else {
+		_, werr = c.nc.Write(out)
 	}
-	var err error
-	for step := first; ; step = next(step) {
-		var r smtp.Reply
-		if r, err = c.reply(t.wait(step)); err != nil {
-			break
-		}
-		if err = t.took(step, r); err != nil || c.err != nil || step == stepData {
-			break
+	err := t.p.await(t.ctx)
+	if err == nil {
+		if err = c.Err(); err == nil {
+			err = t.replies(first, last, next, werr)
 		}
 	}
-	if werr != nil {
-		if err != nil || c.err != nil {
-			c.cut()
-		}
-		if e := <-werr; err == nil && c.err == nil {
-			err = e
-		}
+	if err != nil && !t.p.behind() {
+		err = t.fail(err) // and so ends the writing
+	}
+	if e := join(); err == nil && !t.over {
+		err = e
 	}
 	return err
+}
+
+// replies reads the replies from first to last. werr is what became of the
+// writing: then the host may still have said why.
+func (t *transaction) replies(first, last int, next func(int) int, werr error) error {
+	c := t.c
+	c.dirty = true
+	for step := first; ; step = next(step) {
+		var r smtp.Reply
+		var err error
+		if werr != nil {
+			r, err = c.lastWords(&t.w, werr)
+		} else {
+			r, err = c.reply(&t.w, t.wait(step))
+		}
+		if err == nil {
+			err = t.took(step, r)
+		}
+		if err != nil || t.over || step == last {
+			return err
+		}
+	}
 }
 
 func (t *transaction) wait(step int) time.Duration {
@@ -277,15 +366,7 @@ func (t *transaction) took(step int, r smtp.Reply) error {
 		// The host closes the connection, whatever it was asked.
 		e := refusal(r, smtp.ScopeHost)
 		c.abandon(e)
-		for _, list := range [...][]int{t.accepted, t.later} {
-			fill(t.results, list, smtp.Result{Err: e, Reply: r, Hop: c.hop})
-		}
-		t.accepted, t.later = nil, nil
-		for _, i := range t.todo {
-			if t.results[i].Hop == nil {
-				t.results[i] = smtp.Result{Err: e, Reply: r, Hop: c.hop}
-			}
-		}
+		t.end(smtp.Result{Err: e, Reply: r, Hop: c.hop})
 		return nil
 	}
 	switch {
@@ -294,7 +375,7 @@ func (t *transaction) took(step int, r smtp.Reply) error {
 			return violation("RSET refused: %v", r)
 		}
 	case step == stepMail:
-		c.progress = true
+		t.begun = true
 		switch {
 		case r.Code/100 == 2:
 		case r.Code >= 400:
@@ -337,122 +418,4 @@ func tooMany(r smtp.Reply) bool {
 		return false
 	}
 	return r.Enhanced == smtp.EnhancedCode{} || r.Enhanced[1] == 5 && r.Enhanced[2] == 3
-}
-
-// data sends the message after 354 and reads the outcome.
-func (t *transaction) data(stop func() bool) error {
-	c := t.c
-	if c.err != nil {
-		return nil
-	}
-	if t.dataErr != nil {
-		fill(t.results, t.accepted, smtp.Result{Err: t.dataErr, Reply: t.dataIn, Hop: c.hop})
-		return nil
-	}
-	if !t.dataOK {
-		return nil // not asked for: nobody was accepted
-	}
-	if len(t.accepted) == 0 {
-		// Pipelined, and the host wants the message although nobody is to
-		// have it: RFC 2920 §3.1, the lone dot.
-		if c.target.LMTP {
-			return violation("354 without a recipient")
-		}
-		_, err := c.command(c.tmo.Data, ".")
-		return err
-	}
-
-	bw := writers.Get().(*bufio.Writer)
-	bw.Reset(c.nc)
-	defer func() {
-		bw.Reset(nil)
-		writers.Put(bw)
-	}()
-	dw := lineio.NewDotWriter(bw)
-	if err := t.copyBody(dw); err != nil {
-		// Without the dot nothing is delivered: that needs the connection
-		// to end here.
-		if e, ok := err.(*smtp.Error); ok {
-			c.abandon(e)
-			return nil
-		}
-		r, err := c.lastWords(err)
-		if err != nil {
-			return err
-		}
-		e := refusal(r, smtp.ScopeMessage)
-		c.abandon(e)
-		fill(t.results, t.accepted, smtp.Result{Err: e, Reply: r, Hop: c.hop})
-		t.accepted = nil
-		return nil
-	}
-	// The last moment for ctx: nobody hangs up after the dot.
-	if !stop() {
-		return t.ctx.Err()
-	}
-	c.arm(c.tmo.Block)
-	dw.Close()
-	err := bw.Flush()
-	c.trace.sent(t.body.Size())
-
-	accepted := t.accepted
-	t.accepted = nil
-	for k := 0; k < len(accepted); k++ {
-		var r smtp.Reply
-		if err == nil {
-			r, err = c.reply(c.tmo.Dot)
-		} else if k == 0 {
-			r, err = c.lastWords(err)
-		}
-		if err == nil && r.Code/100 == 3 {
-			err = violation("unexpected reply to the message: %v", r)
-		}
-		if err != nil {
-			e := *c.fail(context.Background(), err)
-			e.Unsure = true
-			fill(t.results, accepted[k:], smtp.Result{Err: &e, Hop: c.hop})
-			return nil
-		}
-		res := smtp.Result{Reply: r, Hop: c.hop}
-		if r.Code/100 != 2 {
-			scope := smtp.ScopeMessage
-			if c.target.LMTP {
-				scope = smtp.ScopeRecipient
-			}
-			e := refusal(r, scope)
-			res.Err = e
-			if r.Code == 421 {
-				c.abandon(e)
-				fill(t.results, accepted[k:], res)
-				return nil
-			}
-		}
-		if !c.target.LMTP {
-			fill(t.results, accepted, res)
-			c.dirty = res.Err != nil
-			return nil
-		}
-		t.results[accepted[k]] = res
-	}
-	c.dirty = false
-	return nil
-}
-
-// copyBody writes the message; an *smtp.Error means that it could not be read.
-func (t *transaction) copyBody(w *lineio.DotWriter) error {
-	buf := blocks.get()
-	defer blocks.put(buf)
-	size := t.body.Size()
-	for off := int64(0); off < size; {
-		n, err := readBlock(t.body, *buf, off, size)
-		if err != nil {
-			return bodyError(err)
-		}
-		t.c.arm(t.c.tmo.Block)
-		if _, err := w.Write((*buf)[:n]); err != nil {
-			return err
-		}
-		off += int64(n)
-	}
-	return nil
 }

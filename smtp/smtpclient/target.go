@@ -1,6 +1,7 @@
 package smtpclient
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"net/netip"
@@ -67,12 +68,35 @@ type Target struct {
 	Group string
 	// Need is the security to insist on.
 	Need Security
+	// Verifier decides in place of the Dialer's TLS configuration what
+	// Verified means; nil = that does.
+	Verifier *Verifier
 	// ImplicitTLS begins with the TLS handshake, as port 465 does (RFC 8314).
 	ImplicitTLS bool
 	// LMTP speaks LMTP (RFC 2033) instead of SMTP.
 	LMTP bool
 	// Auth logs in; nil = no login.
 	Auth *Auth
+}
+
+// Verifier says whether a connection is to whom it should be, by other means
+// than certificate authorities: DANE (RFC 7672), a pinned key.
+type Verifier struct {
+	// Key names what is verified: a connection that was verified for a Key is
+	// used again for targets whose Verifier has an equal one.
+	Key string
+	// Auth is what results say of it, in smtp.Hop.Auth: "dane".
+	Auth string
+	// Verify returns nil if the connection is good. It is called in the
+	// handshake, for each connection that Verifier is set for.
+	Verify func(tls.ConnectionState) error
+}
+
+func (v *Verifier) key() string {
+	if v == nil {
+		return ""
+	}
+	return v.Key
 }
 
 // need is Need, raised when a password would be shown.

@@ -7,8 +7,9 @@ import (
 )
 
 // Trace has hooks into a connection's conversation; nil funcs are not called.
-// They run on the goroutine that uses the connection, and must not block.
-// Hooks of one Dialer may run at the same time for different connections.
+// They run on the goroutines that use the connection, and must not block.
+// Hooks of one Dialer may run at the same time, for different connections and
+// for messages that follow one another on one.
 type Trace struct {
 	// Command is called with each command before it is sent, without CRLF.
 	// What AUTH would show is replaced by "***".

@@ -14,6 +14,11 @@
 //	srv.Inject(smtptest.Fault{At: smtptest.Rcpt, Reply: "450 Greylisted", Times: 1})
 //	srv.Inject(smtptest.Fault{At: smtptest.Dot, Drop: true})
 //	srv.Inject(smtptest.Fault{At: smtptest.TLS})
+//	srv.Inject(smtptest.Fault{At: smtptest.Mail, Delay: time.Minute})
+//
+// Settings come before the start:
+//
+//	srv := (&smtptest.Server{STARTTLS: true, Users: map[string]string{"app": "secret"}}).Run(t)
 //
 // A [Peer] plays a [Script], octet for octet, for what no real server says.
 // Both also serve connections in memory, so that a whole delivery runs inside

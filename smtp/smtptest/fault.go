@@ -23,6 +23,7 @@ const (
 	Rcpt                 // RCPT: the recipient
 	Data                 // the message begins: the sender
 	Dot                  // the message has been read: the sender, with LMTP each recipient
+	Auth                 // AUTH: the mechanism
 )
 
 // Fault is something that goes wrong. Delay comes first, then Drop or Reply;
@@ -33,6 +34,7 @@ type Fault struct {
 	Match string
 	// Reply refuses, with "450 4.7.1 Greylisted" or "550 No such user"; at
 	// Connect it is the banner. What is no such reply is answered with 451.
+	// At Auth a 5xx is 535 on the wire, and any other reply 454.
 	Reply string
 	// Drop closes the connection: at Data within the message, at Dot after
 	// its end, with no reply.

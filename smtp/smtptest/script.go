@@ -20,6 +20,7 @@ import (
 //	C: EHLO *               read a line; "*" stands for anything
 //	RAW "250 OK\n"          send the octets of a Go string
 //	BODY                    read a message to its dot
+//	CHUNK 100               read so many octets, as BDAT sends them
 //	WAIT 5s                 do nothing for a time
 //	HANG                    do nothing until the client closes
 //	CLOSE                   close; so does the end of the script
@@ -79,6 +80,13 @@ func step(nc net.Conn, br *bufio.Reader, line string) (done bool, err error) {
 				return false, err
 			}
 		}
+	case "CHUNK":
+		n, err := strconv.ParseInt(arg, 10, 64)
+		if err != nil {
+			return false, err
+		}
+		_, err = io.CopyN(io.Discard, br, n)
+		return false, err
 	case "WAIT":
 		d, err := time.ParseDuration(arg)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/postrider/postrider/auth/login"
 	"github.com/postrider/postrider/smtp/smtpserver"
 )
 
@@ -29,27 +30,35 @@ type Server struct {
 	Hostname string
 	// STARTTLS offers TLS (RFC 3207), ImplicitTLS begins with it. The
 	// certificate is for Hostname, localhost and the loopback addresses, and
-	// is made at the start; see ClientTLS.
+	// is made at the start, unless Certificate is set; see ClientTLS.
 	STARTTLS, ImplicitTLS bool
+	Certificate           *tls.Certificate
 	// LMTP speaks LMTP.
 	LMTP bool
-	// Users may log in, name to password, by PLAIN and LOGIN, also without
-	// TLS. RequireAuth takes no mail from others.
+	// Users may log in, name to password, also without TLS, by the
+	// Mechanisms named: nil = PLAIN and LOGIN; SCRAM-SHA-256, SCRAM-SHA-1,
+	// CRAM-MD5, OAUTHBEARER and XOAUTH2 are there too. A token is the user's
+	// password. RequireAuth takes no mail from others.
 	Users       map[string]string
+	Mechanisms  []string
 	RequireAuth bool
-	// Without are extensions not to announce, such as "PIPELINING".
-	Without []string
+	// Without are extensions not to announce, such as "PIPELINING"; With are
+	// more to announce, such as "REQUIRETLS", "BINARYMIME" or "DELIVERBY 60":
+	// see smtpserver.Server.Extensions.
+	With, Without []string
 	// MaxRecipients is how many recipients a message may have,
 	// MaxMessageBytes its size in octets; 0 = the defaults of
 	// smtpserver.Server.
 	MaxRecipients   int
 	MaxMessageBytes int64
 
-	tb   TB
-	once sync.Once
-	cert tls.Certificate
-	root *tls.Config
-	err  error
+	tb          TB
+	once        sync.Once
+	accountOnce sync.Once
+	accounts    login.All
+	cert        tls.Certificate
+	root        *tls.Config
+	err         error
 
 	mu       sync.Mutex
 	wg       sync.WaitGroup
@@ -66,7 +75,15 @@ type Server struct {
 // it cannot listen, and Wait fails it when the messages do not come.
 func New(t TB) *Server {
 	t.Helper()
-	s := &Server{tb: t}
+	return new(Server).Run(t)
+}
+
+// Run starts s as New does, with its settings:
+//
+//	srv := (&smtptest.Server{STARTTLS: true}).Run(t)
+func (s *Server) Run(t TB) *Server {
+	t.Helper()
+	s.tb = t
 	if err := s.Start(); err != nil {
 		t.Fatalf("smtptest: %v", err)
 	}
@@ -138,7 +155,8 @@ func (s *Server) Close() error {
 }
 
 // ClientTLS returns a configuration that trusts the server's certificate, nil
-// when it has none. ServerName is left to the client.
+// when it has none; one that was given it trusts as any client does.
+// ServerName is left to the client.
 func (s *Server) ClientTLS() *tls.Config {
 	s.once.Do(s.prepare)
 	if s.root == nil {
@@ -165,6 +183,10 @@ func (s *Server) prepare() {
 	s.conns = map[net.Conn]struct{}{}
 	s.arrived = make(chan struct{})
 	if !s.STARTTLS && !s.ImplicitTLS {
+		return
+	}
+	if s.Certificate != nil {
+		s.cert, s.root = *s.Certificate, &tls.Config{}
 		return
 	}
 	cert, pool, err := Certificate(s.hostname(), "localhost", "127.0.0.1", "::1")
@@ -206,6 +228,9 @@ func (s *Server) serve(nc net.Conn) bool {
 			}),
 			MaxMessageBytes: s.MaxMessageBytes,
 		}
+		if s.With != nil {
+			srv.Extensions = append(smtpserver.DefaultExtensions(), s.With...)
+		}
 		if s.root != nil {
 			srv.TLS = &tls.Config{
 				Certificates: []tls.Certificate{s.cert},
@@ -215,8 +240,9 @@ func (s *Server) serve(nc net.Conn) bool {
 			}
 		}
 		if s.Users != nil {
-			srv.Auth = users(s.Users)
+			srv.Auth = s.auth(nc)
 			srv.InsecureAuth = true
+			srv.AuthDelay = -1 // nobody guesses here
 		}
 		srv.ServeConn(nc)
 	})

@@ -2,14 +2,10 @@ package smtptest
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"time"
 
-	"github.com/emersion/go-sasl"
-
-	"github.com/postrider/postrider/auth/login"
 	"github.com/postrider/postrider/smtp"
 	"github.com/postrider/postrider/smtp/smtpserver"
 )
@@ -94,65 +90,3 @@ func (s *session) keep(to []smtp.Recipient) {
 
 func (s *session) Reset()       { s.m = Message{} }
 func (s *session) Close() error { return nil }
-
-// users is an Authenticator without limits and hashes: a test's passwords are
-// no secret.
-type users map[string]string
-
-func (u users) Mechanisms(*login.Conn) []string { return []string{sasl.Plain, sasl.Login} }
-
-func (u users) Start(_ context.Context, mech string, _ *login.Conn) (login.Exchange, error) {
-	x := &exchange{mech: mech}
-	check := func(user, pass string) error {
-		if want, ok := u[user]; !ok || want != pass {
-			return login.ErrCredentials
-		}
-		x.user = user
-		return nil
-	}
-	switch mech {
-	case sasl.Plain:
-		x.Server = sasl.NewPlainServer(func(identity, user, pass string) error {
-			if identity != "" && identity != user {
-				return login.ErrCredentials
-			}
-			return check(user, pass)
-		})
-	case sasl.Login:
-		x.Server = &loginServer{check: check}
-	default:
-		return nil, login.ErrMechanism
-	}
-	return x, nil
-}
-
-type exchange struct {
-	sasl.Server
-	mech, user string
-}
-
-func (x *exchange) Identity() login.Identity {
-	return login.Identity{User: x.user, Login: x.user, Mechanism: x.mech}
-}
-
-// loginServer is the mechanism LOGIN, which go-sasl has for clients only.
-type loginServer struct {
-	check func(user, pass string) error
-	step  int
-	user  string
-}
-
-func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
-	if response == nil && l.step == 0 {
-		return []byte("Username:"), false, nil
-	}
-	l.step++
-	switch l.step {
-	case 1:
-		l.user = string(response)
-		return []byte("Password:"), false, nil
-	case 2:
-		return nil, true, l.check(l.user, string(response))
-	}
-	return nil, false, errors.New("smtptest: too many responses")
-}

@@ -6,11 +6,17 @@ import (
 	"errors"
 	"net"
 	"net/smtp"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/emersion/go-sasl"
+
+	"github.com/postrider/postrider/auth/login"
+	mailsmtp "github.com/postrider/postrider/smtp"
+	"github.com/postrider/postrider/smtp/smtpclient"
 	"github.com/postrider/postrider/smtp/smtptest"
 )
 
@@ -77,6 +83,55 @@ func TestNetSMTPTLSAndAuth(t *testing.T) {
 	}
 	if m := srv.Messages()[0]; m.User != "u" || !m.TLS {
 		t.Errorf("user %q, TLS %v", m.User, m.TLS)
+	}
+}
+
+// Every mechanism that clients of other packages may want.
+func TestMechanisms(t *testing.T) {
+	srv := (&smtptest.Server{Users: map[string]string{"u": "p", "v": "q"}, RequireAuth: true,
+		Mechanisms: []string{"SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER"}}).Run(t)
+	c, err := smtp.Dial(srv.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Auth(smtp.CRAMMD5Auth("u", "p")); err != nil {
+		t.Error(err)
+	}
+	send := func(mech, user, pass string) string {
+		cred := &login.Credentials{User: user, Password: pass}
+		if strings.Contains(mech, "OAUTH") {
+			cred.Token = func(context.Context) (string, error) { return pass, nil }
+		}
+		d := &smtpclient.Dialer{}
+		to := smtpclient.Target{Addr: srv.Addr, Auth: &smtpclient.Auth{Insecure: true, Client: func([]string, *tls.ConnectionState) (sasl.Client, error) {
+			return cred.Client(t.Context(), []string{mech}, nil)
+		}}}
+		a := mailsmtp.Address{Local: "a", Domain: "b.test"}
+		res := d.Send(t.Context(), to, &mailsmtp.Envelope{From: a, To: []mailsmtp.Recipient{{Address: a}}}, strings.NewReader(mail))
+		if res[0].Err != nil {
+			var e *mailsmtp.Error
+			errors.As(res[0].Err, &e)
+			return strconv.Itoa(e.Code)
+		}
+		list := srv.Messages()
+		return list[len(list)-1].User
+	}
+	for _, mech := range srv.Mechanisms {
+		if got := send(mech, "v", "q"); got != "v" {
+			t.Errorf("%s: %s", mech, got)
+		}
+		if got := send(mech, "v", "p"); got != "454" {
+			t.Errorf("%s: %s with the wrong password", mech, got)
+		}
+	}
+	srv.Inject(smtptest.Fault{At: smtptest.Auth, Match: "PLAIN", Reply: "535 5.7.8 No", Times: 1})
+	srv.Inject(smtptest.Fault{At: smtptest.Auth, Reply: "454 4.7.0 Later", Times: 1})
+	srv.Inject(smtptest.Fault{At: smtptest.Auth, Drop: true, Times: 1})
+	for _, want := range []string{"454", "454", "451", "v"} {
+		if got := send("PLAIN", "v", "q"); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
 }
 
