@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/postrider/postrider/smtp"
 )
@@ -42,6 +43,20 @@ func ParseAddressList(s string) ([]Address, error) {
 
 func appendAddresses(list []Address, s string) ([]Address, error) {
 	var first error
+	for {
+		m, rest, ok := plainMailbox(s)
+		if !ok {
+			break
+		}
+		a, ok := m.address()
+		if !ok {
+			break
+		}
+		list = append(list, a)
+		if s = rest; s == "" {
+			return list, nil
+		}
+	}
 	p := addrScanner{s: s}
 	for {
 		m, ok := p.next()
@@ -127,26 +142,28 @@ func plainDomain(s string) (string, bool) {
 // encoded words (RFC 2047) where it must be, and the address between angle
 // brackets; the address alone without a name.
 func (a Address) String() string {
-	return string(a.appendTo(nil, 0))
+	return string(a.appendTo(nil, 0, false))
 }
 
 // appendTo writes a after col columns of a line; encoded words are made to
-// fit what is left of it.
-func (a Address) appendTo(dst []byte, col int) []byte {
+// fit what is left of it. With raw the name is not encoded.
+func (a Address) appendTo(dst []byte, col int, raw bool) []byte {
 	if a.Name == "" {
 		return append(dst, a.Address.String()...)
 	}
-	dst = appendPhrase(dst, a.Name, col)
+	dst = appendPhrase(dst, a.Name, col, raw)
 	dst = append(dst, ' ')
 	return append(dst, a.Path()...)
 }
 
 // appendPhrase writes a display name: as atoms, a quoted string or encoded
 // words.
-func appendPhrase(dst []byte, name string, col int) []byte {
+func appendPhrase(dst []byte, name string, col int, raw bool) []byte {
 	atoms, quotable := true, true
+	raw = raw && utf8.ValidString(name)
 	for i := 0; i < len(name); i++ {
 		switch c := name[i]; {
+		case c >= 0x80 && raw:
 		case c >= 0x80 || c < ' ' || c == 0x7f:
 			return appendWords(dst, name, col)
 		case c == ' ':

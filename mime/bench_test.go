@@ -5,6 +5,10 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	stdmime "mime"
+	"mime/multipart"
+	"mime/quotedprintable"
+	"net/mail"
 	"strings"
 	"testing"
 
@@ -157,4 +161,88 @@ func BenchmarkSummary(b *testing.B) {
 			}
 		}
 	})
+}
+
+// html is 130 KB of HTML in quoted-printable.
+func html() []byte {
+	var b strings.Builder
+	b.WriteString("From: ann@example.com\r\nSubject: news\r\nMIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\n" +
+		"Content-Transfer-Encoding: quoted-printable\r\n\r\n")
+	for b.Len() < 130<<10 {
+		b.WriteString("<p class=3D\"a\">Gr=C3=BC=C3=9Fe and so on, some more words in this line =\r\n")
+	}
+	return []byte(b.String())
+}
+
+// BenchmarkWhole reads messages with all bodies decoded, text to UTF-8, beside
+// what the standard library does without charsets.
+func BenchmarkWhole(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		msg  []byte
+	}{{"3KB", small()}, {"html130KB", html()}, {"attachment1MB", attachment(1 << 20)}} {
+		b.Run(c.name+"/std", func(b *testing.B) {
+			b.SetBytes(int64(len(c.msg)))
+			b.ReportAllocs()
+			for b.Loop() {
+				readStd(b, c.msg)
+			}
+		})
+		b.Run(c.name+"/ours", func(b *testing.B) {
+			b.SetBytes(int64(len(c.msg)))
+			b.ReportAllocs()
+			for b.Loop() {
+				r := bytes.NewReader(c.msg)
+				root, err := mime.Parse(r, r.Size(), mime.Limits{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				for p := range root.All() {
+					if p.Parts != nil || p.Message != nil {
+						continue
+					}
+					body := p.Decoded(r)
+					if p.Type == "text" {
+						body = p.Text(r)
+					}
+					if _, err := io.Copy(io.Discard, body); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}
+
+func readStd(b *testing.B, msg []byte) {
+	m, err := mail.ReadMessage(bytes.NewReader(msg))
+	if err != nil {
+		b.Fatal(err)
+	}
+	decode := func(encoding string, r io.Reader) {
+		switch strings.ToLower(encoding) {
+		case "base64":
+			r = base64.NewDecoder(base64.StdEncoding, r)
+		case "quoted-printable":
+			r = quotedprintable.NewReader(r)
+		}
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			b.Fatal(err)
+		}
+	}
+	t, params, _ := stdmime.ParseMediaType(m.Header.Get("Content-Type"))
+	if !strings.HasPrefix(t, "multipart/") {
+		decode(m.Header.Get("Content-Transfer-Encoding"), m.Body)
+		return
+	}
+	for r := multipart.NewReader(m.Body, params["boundary"]); ; {
+		p, err := r.NextRawPart()
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		decode(p.Header.Get("Content-Transfer-Encoding"), p)
+	}
 }

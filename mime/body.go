@@ -1,10 +1,6 @@
 package mime
 
-import (
-	"io"
-
-	"golang.org/x/text/transform"
-)
+import "io"
 
 // Raw returns the body as it stands. r is the message that was parsed.
 func (p *Part) Raw(r io.ReaderAt) *io.SectionReader {
@@ -16,15 +12,21 @@ func (p *Part) Raw(r io.ReaderAt) *io.SectionReader {
 // unknown encoding, and that of a multipart, comes as it stands. Errors are
 // r's. r is the message that was parsed.
 func (p *Part) Decoded(r io.ReaderAt) io.Reader {
-	raw := p.Raw(r)
+	return p.decoded(p.Raw(r), p.Size)
+}
+
+// decoded decodes a body of at most so many octets, 0 = not known.
+func (p *Part) decoded(raw io.Reader, size int64) io.Reader {
 	if p.Type == "multipart" {
 		return raw
 	}
 	switch p.Encoding {
 	case "base64":
-		return NewBase64Reader(raw)
+		return newBase64Reader(raw, size)
 	case "quoted-printable":
-		return NewQuotedPrintableReader(raw)
+		return &decoder{r: raw, size: size, block: decodeQuotedPrintable}
+	case uuencode:
+		return NewUUReader(raw)
 	}
 	return raw
 }
@@ -32,11 +34,16 @@ func (p *Part) Decoded(r io.ReaderAt) io.Reader {
 // Text returns the body as [Part.Decoded] does, and further in UTF-8. What is
 // no text of the declared charset becomes U+FFFD; without a charset, or with
 // one that nobody knows, octets that are no UTF-8 are read as windows-1252.
-// Line ends are not changed. r is the message that was parsed.
+// Line ends are not changed. r is the message that was parsed. [Reading] has
+// more to offer.
 func (p *Part) Text(r io.ReaderAt) io.Reader {
+	return p.text(p.Decoded(r))
+}
+
+func (p *Part) text(decoded io.Reader) io.Reader {
 	t := charsetDecoder(p.Params["charset"])
 	if t == nil {
 		t = guess{}
 	}
-	return transform.NewReader(p.Decoded(r), t)
+	return toUTF8Reader(decoded, t)
 }

@@ -17,12 +17,12 @@ import (
 // nobody knows it. No charset and US-ASCII are read as UTF-8 where the octets
 // are that, and as windows-1252 where not.
 func charsetDecoder(name string) transform.Transformer {
-	name = lower(strings.Trim(name, " \t\"'"))
+	name = charsetName(name)
 	switch name {
 	case "", "us-ascii", "ascii", "ansi_x3.4-1968", "unknown-8bit", "x-unknown", "8bit", "binary":
 		return guess{}
 	case "utf-8", "utf8", "unicode-1-1-utf-8":
-		return unicode.UTF8.NewDecoder()
+		return validUTF8Only{}
 	case "utf-7", "unicode-1-1-utf-7", "utf7":
 		return new(utf7)
 	case "utf-16":
@@ -48,6 +48,30 @@ func charsetDecoder(name string) transform.Transformer {
 		}
 	}
 	return nil
+}
+
+func charsetName(name string) string {
+	name = lower(strings.Trim(name, " \t\"'"))
+	return strings.TrimPrefix(name, "charset=") // charset="charset=utf-8"
+}
+
+// undeclared reports names that say nothing about a text that is not ASCII.
+func undeclared(name string) bool {
+	return name == "" || charsetDecoder(name) == transform.Transformer(guess{})
+}
+
+// invalidUTF8 returns the offset of the first octet that is no UTF-8, or -1.
+func invalidUTF8(s string) int {
+	if utf8.ValidString(s) {
+		return -1
+	}
+	for i := 0; ; {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && n <= 1 {
+			return i
+		}
+		i += n
+	}
 }
 
 // decodeCharset turns b into UTF-8; false when the charset is not known.

@@ -2,6 +2,7 @@ package mime
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 )
 
@@ -11,8 +12,10 @@ type traits struct {
 	longest, line          int  // octets of a line without its end
 	nul                    bool // there is a NUL
 	returns                int  // CR that are no part of a line end
-	from, dashes           bool // a line begins with "From " or "--", perhaps
+	from                   bool // a line begins with "From ", perhaps
 	last                   byte
+	head                   []byte   // what a line with "--" begins with, until it is long enough
+	like                   []string // what lines have after "--" that may be a boundary of ours
 }
 
 // escapeWeight is what an octet adds to the count of escapes, and of octets
@@ -29,13 +32,28 @@ var escapeWeight = func() (t [256]uint64) {
 	return t
 }()
 
+// plainWord reports whether none of eight octets has a weight; a false no is
+// possible.
+func plainWord(x uint64) bool {
+	const low, high = 0x0101010101010101, 0x8080808080808080
+	eq := x ^ '='*low
+	return (x|(x-' '*low)|(x+low)|(eq-low)&^eq)&high == 0
+}
+
 func (t *traits) scan(b []byte) {
 	if len(b) == 0 {
 		return
 	}
 	t.octets += len(b)
 	var sum uint64
-	for _, c := range b {
+	rest := b
+	for ; len(rest) >= 8; rest = rest[8:] {
+		if x := binary.LittleEndian.Uint64(rest); !plainWord(x) {
+			sum += escapeWeight[byte(x)] + escapeWeight[byte(x>>8)] + escapeWeight[byte(x>>16)] + escapeWeight[byte(x>>24)] +
+				escapeWeight[byte(x>>32)] + escapeWeight[byte(x>>40)] + escapeWeight[byte(x>>48)] + escapeWeight[byte(x>>56)]
+		}
+	}
+	for _, c := range rest {
 		sum += escapeWeight[c]
 	}
 	t.escapes += int(sum & (1<<32 - 1))
@@ -47,7 +65,11 @@ func (t *traits) scan(b []byte) {
 	for len(b) > 0 {
 		if t.line == 0 {
 			t.from = t.from || b[0] == 'F' && maybeFrom(b)
-			t.dashes = t.dashes || b[0] == '-'
+			if t.head = t.head[:0]; b[0] == '-' {
+				t.delimiter(b)
+			}
+		} else if len(t.head) > 0 {
+			t.delimiter(b)
 		}
 		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
@@ -70,6 +92,22 @@ func (t *traits) scan(b []byte) {
 	t.longest = max(t.longest, t.line)
 }
 
+// delimiter gathers the beginning of a line that may be a delimiter.
+func (t *traits) delimiter(b []byte) {
+	const size = len("--") + boundarySize
+	t.head = append(t.head, b[:min(len(b), size-len(t.head))]...)
+	if n := min(len(t.head), 4); string(t.head[:n]) != ("--" + boundaryMark)[:n] || bytes.IndexByte(t.head, '\n') >= 0 {
+		t.head = t.head[:0]
+		return
+	}
+	if len(t.head) == size {
+		if len(t.like) <= maxTaken {
+			t.like = append(t.like, string(t.head[2:]))
+		}
+		t.head = t.head[:0]
+	}
+}
+
 // fits reports whether the content may go as it is under an encoding.
 func (t *traits) fits(encoding string) bool {
 	return !t.nul && t.returns == 0 && t.longest <= lineLimit && (encoding == "8bit" || t.eight == 0)
@@ -77,14 +115,18 @@ func (t *traits) fits(encoding string) bool {
 
 // choose returns the encoding. Text that a relay or a mailbox might change
 // ("From " at the beginning of a line) is encoded even when it fits.
-func (t *traits) choose(text bool) string {
+func (t *traits) choose(text bool, allow Allow) string {
 	switch {
 	case !text && t.fits("7bit"):
 		return "7bit"
 	case !text && t.fits("8bit"):
 		return "8bit"
-	case t.fits("7bit") && !t.from && !t.dashes:
+	case t.fits("7bit") && !t.from:
 		return "7bit"
+	case text && allow.EightBit && t.fits("8bit") && !t.from:
+		return "8bit"
+	case allow.Binary && (!text || !t.from):
+		return "binary"
 	case t.octets+2*t.escapes <= (t.octets+2)/3*4+8:
 		return "quoted-printable"
 	}
@@ -181,6 +223,15 @@ func (o *output) finish() (int64, error) {
 }
 
 func (n *node) write(o *output) {
+	if n.entity {
+		if err := n.body.each(func(b []byte) error {
+			o.add(b)
+			return o.err
+		}); o.err == nil {
+			o.err = err
+		}
+		return
+	}
 	o.add(n.header)
 	o.string("\r\n")
 	if n.boundary == "" {

@@ -13,6 +13,23 @@ func (p *planner) content(c Content, depth int) (*node, error) {
 		return nil, messageError("Content is nested too deep")
 	}
 	n := &node{}
+	if c.Entity != nil {
+		if c.Body != nil || c.Parts != nil || c.Header.Len() > 0 {
+			return nil, messageError("Content has Entity and more")
+		}
+		n.entity, n.body.open = true, c.Entity
+		s, err := n.body.scan()
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case s.nul || s.longest > lineLimit:
+			p.eight.binary = true
+		case s.eight > 0:
+			p.eight.body = true
+		}
+		return n, p.use("7bit", &s)
+	}
 	for f := range c.Header.Fields() {
 		if len(f.Name) < 8 || !equalFold(f.Name[:8], "content-") {
 			return nil, messageError("Content has the field %q", f.Name)
@@ -75,22 +92,27 @@ func (p *planner) content(c Content, depth int) (*node, error) {
 		if err != nil {
 			return nil, err
 		}
-		chosen := s.choose(main == "text")
+		chosen := s.choose(main == "text", p.allow)
 		switch {
 		case encoding == "" && main == "message" && !identity(chosen):
 			return nil, messageError("content of the type %q must be encoded but may not be (RFC 2046 §5.2)", mt)
 		case encoding == "" && main != "text" && main != "message":
 			encoding = "base64"
+			if p.allow.Binary {
+				encoding = "binary"
+			}
 		case encoding == "":
 			encoding = chosen
 		case !s.fits(encoding):
 			return nil, messageError("content of the type %q does not fit its encoding %s", mt, encoding)
 		}
+		if err := p.use(encoding, &s); err != nil {
+			return nil, err
+		}
 	case "base64", "quoted-printable":
 	default:
 		return nil, messageError("content has the transfer encoding %q", encoding)
 	}
-	p.eight.body = p.eight.body || encoding == "8bit"
 	n.encoding = encoding
 	n.addEncoding()
 	return n, nil

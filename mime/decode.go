@@ -13,6 +13,7 @@ type decoder struct {
 	out   []byte // decoded; out[pos:] is not read yet
 	pos   int
 	err   error
+	size  int64 // of what is to be decoded, 0 = not known
 	block func(dst, src []byte, atEOF bool) (out []byte, used int)
 }
 
@@ -57,8 +58,12 @@ func (d *decoder) WriteTo(w io.Writer) (int64, error) {
 
 func (d *decoder) fill() {
 	if d.in == nil {
-		d.in = make([]byte, decoderBlock)
-		d.out = make([]byte, 0, decoderBlock+16)
+		n := decoderBlock
+		if d.size > 0 && d.size < decoderBlock {
+			n = int(d.size) + 1 // it never gets full
+		}
+		d.in = make([]byte, n)
+		d.out = make([]byte, 0, n+16)
 	}
 	n, err := io.ReadAtLeast(d.r, d.in[d.n:], 1)
 	d.n += n
@@ -74,9 +79,11 @@ func (d *decoder) fill() {
 
 // NewBase64Reader decodes base64 (RFC 2045 §6.8). Characters that are not of
 // its alphabet are skipped and padding may be missing. Errors are r's only.
-func NewBase64Reader(r io.Reader) io.Reader {
+func NewBase64Reader(r io.Reader) io.Reader { return newBase64Reader(r, 0) }
+
+func newBase64Reader(r io.Reader, size int64) io.Reader {
 	var q base64Decoder
-	return &decoder{r: r, block: func(dst, src []byte, atEOF bool) ([]byte, int) {
+	return &decoder{r: r, size: size, block: func(dst, src []byte, atEOF bool) ([]byte, int) {
 		dst = q.decode(dst, src)
 		if atEOF {
 			dst = q.flush(dst)

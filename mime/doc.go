@@ -11,8 +11,15 @@
 // A [Header] keeps a header block byte for byte: order, spelling and folding
 // survive, so that signatures do.
 //
-// Writing is [Message]: fill in From, To, Subject, Text, HTML and files, and
-// WriteTo nests the parts, chooses encodings and streams the result.
+// [Stream] reads a message that comes by only once. [Part.Bodies] sorts the
+// parts as people see them; [Reading] reads their text with more charsets, the
+// guesses of mime/detect, and HTML as text by mime/htmlmail.
 //
-// Package mime/report builds and reads delivery status notifications.
+// Writing is [Message]: fill in From, To, Subject, Text, HTML and files, and
+// WriteTo nests the parts, chooses encodings and streams the result. [Reply],
+// [ReplyAll] and [Forward] begin one. [Edit] changes a message and leaves every
+// other octet as it was.
+//
+// Package mime/report builds and reads reports about mail, mime/mbox and
+// mime/maildir read and write mailbox files.
 package mime

@@ -1,5 +1,7 @@
 package mime
 
+import "strings"
+
 // Envelope is what IMAP calls ENVELOPE (RFC 9051 §7.5.2): the values as they
 // stand, unfolded but not decoded; "" and nil where the field is absent or
 // empty. From, ReplyTo, To … are made of all fields of their name, up to
@@ -27,17 +29,39 @@ const (
 )
 
 func (f *structureFields) envelope() *Envelope {
-	e := &Envelope{
+	// Most have few addresses: they lie beside it.
+	few := &struct {
+		Envelope
+		list [4]EnvelopeAddress
+	}{}
+	e := &few.Envelope
+	*e = Envelope{
 		Date:      f.date,
 		Subject:   f.subject,
 		InReplyTo: f.inReplyTo,
 		MessageID: f.messageID,
-		From:      envelopeAddresses(f.from.String()),
-		Sender:    envelopeAddresses(f.sender),
-		ReplyTo:   envelopeAddresses(f.replyTo.String()),
-		To:        envelopeAddresses(f.to.String()),
-		Cc:        envelopeAddresses(f.cc.String()),
-		Bcc:       envelopeAddresses(f.bcc.String()),
+	}
+	lists := [...]string{f.from.String(), f.sender, f.replyTo.String(), f.to.String(), f.cc.String(), f.bcc.String()}
+	n := 0
+	for _, s := range lists {
+		n += strings.Count(s, "@") // about one for each address
+	}
+	var all []EnvelopeAddress
+	if n <= len(few.list) {
+		all = few.list[:0:n]
+	} else {
+		all = make([]EnvelopeAddress, 0, min(n, 64))
+	}
+	for i, to := range e.lists() {
+		if lists[i] == "" {
+			continue
+		}
+		start := len(all)
+		// A list that does not fit goes elsewhere; those before it stay.
+		all = appendEnvelope(all[start:], lists[i])
+		if len(all) > 0 {
+			*to = all[:len(all):len(all)]
+		}
 	}
 	if len(e.Sender) == 0 {
 		e.Sender = e.From
@@ -48,11 +72,17 @@ func (f *structureFields) envelope() *Envelope {
 	return e
 }
 
-func envelopeAddresses(s string) []EnvelopeAddress {
-	if s == "" {
-		return nil
+func appendEnvelope(list []EnvelopeAddress, s string) []EnvelopeAddress {
+	for {
+		m, rest, ok := plainMailbox(s)
+		if !ok {
+			break
+		}
+		list = append(list, EnvelopeAddress{Name: m.name, Mailbox: m.local, Host: m.domain})
+		if s = rest; s == "" {
+			return list
+		}
 	}
-	var list []EnvelopeAddress
 	p := addrScanner{s: s}
 	for {
 		m, ok := p.next()

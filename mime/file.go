@@ -15,6 +15,9 @@ func (p *planner) file(file File, inline bool) (*node, error) {
 		return nil, messageError("file %q has the type %q", file.Name, mediaType)
 	}
 	n := &node{body: source{data: file.Data, open: file.Open}, encoding: "base64"}
+	if main == "message" && file.once {
+		main, sub, params = "application", "octet-stream", nil // it cannot be looked through first
+	}
 	if main == "message" {
 		// RFC 2046 §5.2 allows these no encoding that hides them.
 		n.body.lines = true
@@ -22,12 +25,23 @@ func (p *planner) file(file File, inline bool) (*node, error) {
 		if err != nil {
 			return nil, err
 		}
-		if n.encoding = s.choose(false); !identity(n.encoding) {
+		if n.encoding = s.choose(false, p.allow); !identity(n.encoding) {
 			n.body.lines, main, sub, params = false, "application", "octet-stream", nil
 		}
-		p.eight.body = p.eight.body || n.encoding == "8bit"
+		if err := p.use(n.encoding, &s); err != nil {
+			return nil, err
+		}
+	} else if p.allow.Binary && !file.once {
+		s, err := n.body.scan()
+		if err != nil {
+			return nil, err
+		}
+		n.encoding = "binary"
+		if err := p.use(n.encoding, &s); err != nil {
+			return nil, err
+		}
 	}
-	f := folder{}
+	f := folder{utf8: p.allow.UTF8}
 	f.begin("Content-Type")
 	f.word("", main+"/"+sub)
 	for _, k := range sortedKeys(params) {
@@ -73,6 +87,10 @@ func (p *planner) file(file File, inline bool) (*node, error) {
 // know RFC 2231 or Content-Disposition: as encoded words, which they expect
 // there, although RFC 2047 §5 has no place for them in it.
 func (f *folder) nameParam(name string) {
+	if f.utf8 {
+		f.param("name", name)
+		return
+	}
 	for i := 0; i < len(name); i++ {
 		if name[i] < ' ' || name[i] >= 0x7f {
 			f.dst = append(f.dst, ';')

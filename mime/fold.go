@@ -2,6 +2,7 @@ package mime
 
 import (
 	"strings"
+	"unicode/utf8"
 )
 
 const (
@@ -14,6 +15,8 @@ type folder struct {
 	dst []byte
 	col int
 	err error
+
+	utf8 bool // UTF-8 may stand as it is
 }
 
 // begin writes the name and the colon.
@@ -110,7 +113,7 @@ func (f *folder) text(s string, literal bool) {
 	sep := ""
 	for s != "" {
 		w, rest := cutWord(s)
-		if !needsEncoding(w, literal) {
+		if !f.needsEncoding(w, literal) {
 			f.word(sep, w)
 			sep, s = cutSpace(rest)
 			continue
@@ -119,7 +122,7 @@ func (f *folder) text(s string, literal bool) {
 		for {
 			space, after := cutSpace(s[end:])
 			next, _ := cutWord(after)
-			if next == "" || !needsEncoding(next, literal) {
+			if next == "" || !f.needsEncoding(next, literal) {
 				break
 			}
 			end += len(space) + len(next)
@@ -130,9 +133,10 @@ func (f *folder) text(s string, literal bool) {
 	}
 }
 
-func needsEncoding(w string, literal bool) bool {
+func (f *folder) needsEncoding(w string, literal bool) bool {
+	raw := f.utf8 && utf8.ValidString(w)
 	for i := 0; i < len(w); i++ {
-		if w[i] >= 0x7f || w[i] < ' ' {
+		if (w[i] >= 0x7f || w[i] < ' ') && (!raw || w[i] < 0x80) {
 			return true
 		}
 	}

@@ -263,3 +263,41 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParams(f *testing.F) {
+	f.Add("text/plain; charset=utf-8; name*0*=utf-8''a%20; name*1=b; format = flowed (c)")
+	f.Add("a/b; x=\"y; z=1; n*=''; *=; =; q=\"a\\\"b\";;; name==?utf-8?q?x?= w")
+	f.Fuzz(func(t *testing.T, s string) {
+		if strings.ContainsAny(s, "\r\n") {
+			return
+		}
+		p := parse([]byte("Content-Type: " + s + "\r\nContent-Disposition: " + s + "\r\n\r\n"))
+		size := 0
+		for k, v := range p.Params {
+			size += len(k) + len(v)
+			if k == "" || strings.ContainsAny(k, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+				t.Fatalf("name %q of %q", k, s)
+			}
+		}
+		if size > 4*len(s)+100 {
+			t.Fatalf("%d octets of parameters of %q", size, s)
+		}
+		if !reflect.DeepEqual(p.Params, p.DispositionParams) {
+			t.Fatalf("%q: %q, %q", s, p.Params, p.DispositionParams)
+		}
+		p.FileName()
+		// What was read can be written, and is read the same.
+		name := p.Params["name"]
+		if strings.ContainsAny(name, "\x00") || strings.ToValidUTF8(name, "") != name {
+			return
+		}
+		m := &mime.Message{From: []mime.Address{ann}, Attachments: []mime.File{{Name: name}}}
+		var b bytes.Buffer
+		if _, err := m.WriteTo(&b); err != nil {
+			t.Fatalf("%q: %v", name, err)
+		}
+		if got := parse(b.Bytes()).Parts[0].DispositionParams["filename"]; got != name {
+			t.Fatalf("%q, was %q", got, name)
+		}
+	})
+}

@@ -77,26 +77,75 @@ func newHeader(block []byte) Header {
 
 // own makes raw, which nobody else may write to, the block of h.
 func (h *Header) own(raw []byte) {
-	h.raw = raw
 	h.text = unsafe.String(unsafe.SliceData(raw), len(raw))
-	h.fields = index(h.text)
+	h.raw, h.fields = raw, nil
+	if len(raw) > 0 {
+		h.fields = index(make([]span, 0, fieldsOf(len(raw))), h.text, nil)
+	}
 }
 
-// index splits a block into spans. Folded lines belong to the field before.
-func index(s string) []span {
-	if s == "" {
-		return nil
+// fieldsOf guesses how many fields a block has: those of real messages are
+// about 60 octets long.
+func fieldsOf(n int) int { return min(4+n/60, 64) }
+
+// headerArena keeps the headers of one message together, so that each of its
+// many short ones does not cost two pieces of memory.
+type headerArena struct {
+	octets []byte
+	spans  []span
+	more   int // octets of the last piece but the first
+}
+
+func (a *headerArena) header(h *Header, block []byte, ends []uint32) {
+	if len(block) == 0 {
+		return
 	}
-	// Fields of real messages are about 60 octets long.
-	fields := make([]span, 0, min(4+len(s)/60, 64))
+	if n := len(block); n > cap(a.octets)-len(a.octets) {
+		size := n // the first is that of the message, which may have no parts
+		if a.octets != nil {
+			a.more = min(max(2*a.more, 256), 8<<10)
+			size = max(n, a.more)
+		}
+		a.octets = make([]byte, 0, size)
+	}
+	start := len(a.octets)
+	a.octets = append(a.octets, block...)
+	h.raw = a.octets[start:len(a.octets):len(a.octets)]
+	h.text = unsafe.String(unsafe.SliceData(h.raw), len(h.raw))
+	if n := fieldsOf(len(block)); n > cap(a.spans)-len(a.spans) {
+		if a.spans != nil {
+			n = max(n, a.more/32)
+		}
+		a.spans = make([]span, 0, n)
+	}
+	start = len(a.spans)
+	spans := index(a.spans[start:], h.text, ends)
+	h.fields = spans[:len(spans):len(spans)]
+	if start+len(spans) <= cap(a.spans) {
+		a.spans = a.spans[:start+len(spans)]
+	}
+}
+
+// index splits a block into spans, which it adds to fields. Folded lines
+// belong to the field before. ends are where its lines end, as far as that is
+// known.
+func index(fields []span, s string, ends []uint32) []span {
 	i := 0
+	n := 0 // of ends that were used
+	lineEnd := func(i int) int {
+		if n < len(ends) {
+			n++
+			return min(int(ends[n-1]), len(s))
+		}
+		return lineEnd(s, i)
+	}
 	if strings.HasPrefix(s, "\ufeff") {
 		// A byte order mark is no part of the first name.
 		fields = append(fields, span{0, 3, 3})
 		i = 3
 	}
 	for i < len(s) {
-		end := lineEnd(s, i)
+		end := lineEnd(i)
 		colon := colonOf(s, i, end)
 		if colon < 0 {
 			fields = append(fields, span{uint32(i), uint32(end), uint32(end)})
@@ -104,7 +153,7 @@ func index(s string) []span {
 			continue
 		}
 		for end < len(s) && (s[end] == ' ' || s[end] == '\t') {
-			end = lineEnd(s, end)
+			end = lineEnd(end)
 		}
 		fields = append(fields, span{uint32(i), uint32(colon), uint32(end)})
 		i = end
@@ -139,7 +188,14 @@ func colonOf(s string, i, end int) int {
 	return -1
 }
 
-func isNameByte(c byte) bool { return c > ' ' && c != ':' && c != 0x7f }
+func isNameByte(c byte) bool { return nameByte[c] }
+
+var nameByte = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c > ' ' && c != ':' && c != 0x7f
+	}
+	return t
+}()
 
 // Field is one field of a header.
 type Field struct {
@@ -280,7 +336,7 @@ func (h *Header) Defects() []Defect {
 	var d []Defect
 	for _, s := range h.fields {
 		if s.junk() {
-			d = append(d, Defect{int64(s.start), "header line without a field name and colon"})
+			d = append(d, Defect{int64(s.start), DefectHeaderLine, "header line without a field name and colon"})
 		}
 	}
 	return d
@@ -367,7 +423,7 @@ func (h *Header) splice(i, j int, f []byte) {
 	}
 	raw := make([]byte, 0, len(h.raw)+len(f)+2)
 	raw = append(raw, h.raw[:a]...)
-	if a > 0 && raw[a-1] != '\n' {
+	if a > 0 && raw[a-1] != '\n' && (a != 3 || string(raw) != "\ufeff") {
 		raw = append(raw, "\r\n"...)
 	}
 	raw = append(raw, f...)
@@ -376,7 +432,7 @@ func (h *Header) splice(i, j int, f []byte) {
 
 // unfold removes the line ends of a folded value and surrounding white space.
 func unfold(s string) string {
-	s = strings.Trim(s, " \t\r\n")
+	s = trimFolds(s)
 	if strings.IndexByte(s, '\n') < 0 {
 		return s
 	}
@@ -395,6 +451,18 @@ func unfold(s string) string {
 		b.WriteString(s[:j])
 		s = s[i+1:]
 	}
+}
+
+// trimFolds removes surrounding white space and line ends.
+func trimFolds(s string) string {
+	white := func(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
+	for len(s) > 0 && white(s[0]) {
+		s = s[1:]
+	}
+	for len(s) > 0 && white(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
 }
 
 func trimRightSpace(s string) string {

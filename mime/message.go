@@ -30,7 +30,8 @@ var ErrMessage = errors.New("mime: message cannot be written")
 // WriteTo, Size and Envelope choose what is left open in Date and MessageID
 // and fill it in; from then on every WriteTo writes the same octets, and they
 // may be called from many goroutines if the fields are left alone. Two
-// messages that are equal in all fields are written alike.
+// messages that are equal in all fields are written alike: with Date and
+// MessageID, the seed of all boundaries, the output is deterministic.
 type Message struct {
 	From                 []Address
 	Sender               *Address // needed when From has more than one
@@ -45,16 +46,53 @@ type Message struct {
 	// that is also set above is an error, Bcc and MIME-Version are left out.
 	Header Header
 
+	// Unsubscribe are URIs, mailto: and https:, for List-Unsubscribe (RFC
+	// 2369 §3.2). With OneClick one POST to the first https: one, which
+	// must be there, unsubscribes (RFC 8058 §3.1); both fields must be
+	// signed with DKIM then.
+	Unsubscribe []string
+	OneClick    bool
+
 	// Text and HTML are UTF-8; their line ends become CRLF.
 	Text, HTML string
+	// Flowed writes Text in format=flowed (RFC 3676): its lines are
+	// paragraphs that readers wrap to their own width.
+	Flowed bool
+	// Calendar is an invitation or an answer to one, beside Text and HTML as
+	// an alternative (iMIP, RFC 6047).
+	Calendar *Calendar
 	// Inline are files that HTML refers to as "cid:" and their ContentID.
 	Inline []File
 	// Attachments are files beside the text.
 	Attachments []File
-	// Parts is the content itself when it is set; Text, HTML, Inline and
-	// Attachments must be empty then. One is the body of the message, more
+	// Parts is the content itself when it is set; Text, HTML, Calendar,
+	// Inline and Attachments must be empty then. One is the body of the message, more
 	// become a multipart/mixed.
 	Parts []Content
+
+	// Allow says what the receiver is known to take.
+	Allow Allow
+}
+
+// Allow is what a receiver takes besides ASCII lines, as its SMTP server
+// announces it. The zero Allow is right for all receivers.
+type Allow struct {
+	// EightBit lets text be 8bit (8BITMIME, RFC 6152).
+	EightBit bool
+	// Binary lets files, and text with lines of any length, be binary
+	// (BINARYMIME, RFC 3030). It implies EightBit.
+	Binary bool
+	// UTF8 lets header fields have UTF-8 instead of encoded words and RFC
+	// 2231 (SMTPUTF8, RFC 6531 and RFC 6532).
+	UTF8 bool
+}
+
+// Calendar is an object of iCalendar (RFC 5545) that is mailed (RFC 6047).
+type Calendar struct {
+	// Method is that of Data: REQUEST, REPLY, CANCEL …; "" = read from
+	// Data. It is an error when the two differ (RFC 6047 §2.4).
+	Method string
+	Data   []byte // UTF-8
 }
 
 // Content is a leaf or multipart of the caller's own making.
@@ -73,6 +111,11 @@ type Content struct {
 	Body func() (io.ReadCloser, error)
 	// Parts make it a multipart; Body must be nil then.
 	Parts []Content
+	// Entity opens content with its header, the empty line and the body as
+	// they shall be, with CRLF line ends: what was signed or encrypted. The
+	// other fields must be empty. It may be called more than once and must
+	// give the same octets each time.
+	Entity func() (io.ReadCloser, error)
 }
 
 // File is a file to go with a message.
@@ -84,6 +127,8 @@ type File struct {
 	// Open is used instead of Data. It may be called more than once and must
 	// give the same octets each time.
 	Open func() (io.ReadCloser, error)
+
+	once bool // Open gives the octets only once
 }
 
 // WriteTo writes the message with CRLF line ends and no line of more than 998
@@ -100,6 +145,21 @@ func (m *Message) WriteTo(w io.Writer) (int64, error) {
 	return out.finish()
 }
 
+// WriteContent writes the content of the message alone, with the Content-*
+// fields as its header: what S/MIME and PGP/MIME sign or encrypt (RFC 8551
+// §3.1, RFC 3156 §5), and [Content.Entity] takes back. Errors are as those of
+// WriteTo.
+func (m *Message) WriteContent(w io.Writer) (int64, error) {
+	root, _, err := m.plan()
+	if err != nil {
+		return 0, err
+	}
+	root.header = root.header[root.content:]
+	out := output{w: w}
+	root.write(&out)
+	return out.finish()
+}
+
 // Size returns how many octets WriteTo writes. It composes the message to
 // know, and reads its files.
 func (m *Message) Size() (int64, error) { return m.WriteTo(io.Discard) }
@@ -107,7 +167,7 @@ func (m *Message) Size() (int64, error) { return m.WriteTo(io.Discard) }
 // Envelope returns the SMTP envelope of the message: From is Sender, or the
 // first of From; the recipients are those of To, Cc and Bcc, each once. UTF8
 // is set when an address or a field needs SMTPUTF8 (RFC 6531), and Body to
-// 8BITMIME when the message has 8-bit octets.
+// 8BITMIME when the message has 8-bit octets, or to BINARYMIME.
 func (m *Message) Envelope() (smtp.Envelope, error) {
 	_, eight, err := m.plan()
 	if err != nil {
@@ -117,6 +177,9 @@ func (m *Message) Envelope() (smtp.Envelope, error) {
 	env.UTF8 = eight.header
 	if eight.header || eight.body {
 		env.Body = smtp.Body8Bit
+	}
+	if eight.binary {
+		env.Body = smtp.BodyBinary
 	}
 	env.From = m.From[0].Address
 	if m.Sender != nil {

@@ -179,7 +179,7 @@ func TestTextEncoding(t *testing.T) {
 	for _, c := range []struct{ name, text, encoding string }{
 		{"ascii", "a\nb\n", "7bit"},
 		{"from", "x\nFrom here\n", "quoted-printable"},
-		{"dashes", "--=_x\n", "quoted-printable"},
+		{"dashes", "--=_x\n-- \n", "7bit"},
 		{"long line", strings.Repeat("0123456789", 120) + "\n", "quoted-printable"},
 		{"latin", "Das ist ein längerer Text mit wenigen Umlauten.\n", "quoted-printable"},
 		{"cjk", strings.Repeat("我能吞下玻璃而不伤身体", 20) + "\n", "base64"},

@@ -2,8 +2,10 @@ package mime
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/postrider/postrider/smtp"
 )
@@ -27,7 +29,7 @@ func (m *Message) appendHeader(dst []byte) ([]byte, error) {
 			m.MessageID = NewMessageID(m.From[0].Domain)
 		}
 	}
-	f := folder{dst: dst}
+	f := folder{dst: dst, utf8: m.Allow.UTF8}
 	twice := ""
 	field := func(name string, set bool) bool {
 		if !set {
@@ -76,6 +78,20 @@ func (m *Message) appendHeader(dst []byte) ([]byte, error) {
 	}
 	ids("In-Reply-To", m.InReplyTo)
 	ids("References", m.References)
+	if field("List-Unsubscribe", len(m.Unsubscribe) > 0) {
+		if err := f.unsubscribe(m.Unsubscribe); err != nil {
+			return nil, err
+		}
+	}
+	if m.OneClick {
+		if !slices.ContainsFunc(m.Unsubscribe, isHTTPS) {
+			return nil, messageError("OneClick without an https URI in Unsubscribe (RFC 8058 §3.1)")
+		}
+		if field("List-Unsubscribe-Post", true) {
+			f.word("", oneClick)
+			f.end()
+		}
+	}
 	if strings.ContainsAny(m.Subject, "\r\n\x00") {
 		return nil, ErrInjection
 	}
@@ -118,7 +134,7 @@ func (f *folder) addresses(list []Address) {
 		if i == 0 {
 			col = f.col
 		}
-		s := a.appendTo(buf[:0], col)
+		s := a.appendTo(buf[:0], col, f.utf8)
 		if i < len(list)-1 {
 			s = append(s, ',')
 		}
@@ -149,8 +165,13 @@ func checkAddress(a Address) error {
 	return nil
 }
 
-// messageID writes <id>, which may have no white space and no brackets in it.
+// messageID writes <id>, which may have no white space and no brackets in it,
+// and is UTF-8: there is no way to encode one.
 func (f *folder) messageID(sep, id string) {
+	if !utf8.ValidString(id) {
+		f.err = messageError("the identifier %q is not UTF-8", id)
+		return
+	}
 	for i := 0; i < len(id); i++ {
 		if id[i] <= ' ' || id[i] == '<' || id[i] == '>' || id[i] == 0x7f {
 			f.err = ErrInjection
@@ -158,6 +179,32 @@ func (f *folder) messageID(sep, id string) {
 		}
 	}
 	f.word(sep, "<"+id+">")
+}
+
+func isHTTPS(u string) bool { return len(u) > 8 && equalFold(u[:8], "https://") }
+
+// unsubscribe writes URIs, each between angle brackets.
+func (f *folder) unsubscribe(uris []string) error {
+	for i, u := range uris {
+		if scheme, _, ok := strings.Cut(u, ":"); !ok || !isHTTPS(u) && !equalFold(scheme, "mailto") && !equalFold(scheme, "http") {
+			return messageError("Unsubscribe has %q, which is neither mailto: nor https:", u)
+		}
+		for i := 0; i < len(u); i++ {
+			if u[i] <= ' ' || u[i] >= 0x7f || u[i] == '<' || u[i] == '>' {
+				return fmt.Errorf("%w: %q is no URI", ErrInjection, u)
+			}
+		}
+		sep, end := "", ""
+		if i > 0 {
+			sep = " "
+		}
+		if i < len(uris)-1 {
+			end = ","
+		}
+		f.word(sep, "<"+u+">"+end)
+	}
+	f.end()
+	return nil
 }
 
 func isToken(s string) bool {

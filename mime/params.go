@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // parseParams reads a value with parameters: "text/plain; charset=utf-8",
@@ -16,6 +17,13 @@ import (
 // plain one.
 func parseParams(s string) (main string, params map[string]string) {
 	p := paramScanner{s: s}
+	return p.parse(maxParams)
+}
+
+const maxParams = 1000
+
+// parse reads at most so many parameters.
+func (p *paramScanner) parse(most int) (main string, params map[string]string) {
 	main = p.main()
 	var pieces []piece
 	for {
@@ -23,13 +31,20 @@ func parseParams(s string) (main string, params map[string]string) {
 		if !ok {
 			break
 		}
+		if most--; most < 0 {
+			p.full = true
+			break
+		}
 		if strings.IndexByte(name, '*') >= 0 {
 			if pc, ok := parsePiece(name, value); ok {
 				pieces = append(pieces, pc)
+			} else {
+				p.odd = true
 			}
 			continue
 		}
 		if _, have := params[name]; have {
+			p.odd = true
 			continue
 		}
 		if params == nil {
@@ -55,8 +70,10 @@ func parseParams(s string) (main string, params map[string]string) {
 }
 
 type paramScanner struct {
-	s string
-	i int
+	s    string
+	i    int
+	odd  bool // something had to be guessed at
+	full bool // there were more parameters than wanted
 }
 
 // space skips white space and comments.
@@ -143,9 +160,11 @@ func (p *paramScanner) param() (name, value string, ok bool) {
 		name = lower(p.s[start:p.i])
 		p.space()
 		if p.i >= len(p.s) {
+			p.odd = true
 			return "", "", false
 		}
 		if p.s[p.i] != '=' {
+			p.odd = true
 			if p.i == start {
 				p.i++ // a stray character
 			}
@@ -157,6 +176,7 @@ func (p *paramScanner) param() (name, value string, ok bool) {
 		if name != "" {
 			return name, value, true
 		}
+		p.odd = true
 	}
 }
 
@@ -165,7 +185,7 @@ func (p *paramScanner) value() string {
 		rest := p.s[p.i:]
 		end := quotedEnd(rest)
 		if end < 0 {
-			p.i = len(p.s)
+			p.i, p.odd = len(p.s), true
 			return unquote(rest[1:])
 		}
 		p.i += end
@@ -182,7 +202,7 @@ func (p *paramScanner) value() string {
 			if p.i >= len(p.s) || p.s[p.i] == ';' || p.atName() {
 				return p.s[start:end]
 			}
-			// A value with spaces that should have been quoted.
+			p.odd = true // a value with spaces that should have been quoted
 		case '=':
 			if end := encodedWordEnd(p.s[p.i:]); end > 0 {
 				p.i += end
@@ -294,8 +314,11 @@ func (f *folder) param(name, value string) {
 	f.dst = append(f.dst, ';')
 	f.col++
 	token, ascii := value != "", true
+	raw := f.utf8 && utf8.ValidString(value)
 	for i := 0; i < len(value); i++ {
 		switch c := value[i]; {
+		case c >= 0x80 && raw:
+			token = false
 		case c >= 0x80 || c < ' ' || c == 0x7f:
 			ascii = false
 		case !isTokenByte(c):

@@ -17,6 +17,12 @@ type Limits struct {
 	Depth int
 	// Parts is the number of parts and messages; the default is 10,000.
 	Parts int
+	// Fields is the number of header fields, those of all parts together;
+	// the default is 50,000.
+	Fields int
+	// Params is the number of parameters of a Content-Type or
+	// Content-Disposition; the default is 1,000.
+	Params int
 }
 
 func limit(n, def int) int {
@@ -56,6 +62,13 @@ func Parse(r io.ReaderAt, size int64, l Limits) (*Part, error) {
 	return p.Close(), nil
 }
 
+// ParseBytes is [Parse] for a message in memory.
+func ParseBytes(b []byte, l Limits) *Part {
+	p := Parser{Limits: l}
+	p.Write(b)
+	return p.Close()
+}
+
 // Parser is [Parse] as an io.Writer, for one pass with other consumers of the
 // message. The zero Parser is ready; it reads one message. How the message is
 // cut into writes makes no difference.
@@ -90,6 +103,13 @@ type Parser struct {
 	looked int    // how often its own boundary was looked for
 	cut    bool   // some of it was not kept
 	kept   int    // octets of all headers
+	fields int    // lines and fields of all headers
+	arena  headerArena
+	slab   []Part   // the next parts come from here
+	ends   []uint32 // of the lines of a header that comes in one piece
+
+	watched bool // by a Stream, for which there are
+	events  []event
 }
 
 // frame is an open part.
@@ -104,6 +124,7 @@ type frame struct {
 
 func (p *Parser) begin() {
 	p.begun = true
+	p.stack = make([]frame, 0, 4)
 	p.open(nil)
 	p.root = p.stack[0].part
 }
@@ -148,6 +169,7 @@ func (p *Parser) Close() *Part {
 	p.keepLast(nil)
 	p.closeFrames(0, p.pos, 0)
 	p.held, p.header, p.stack = nil, nil, nil
+	p.arena, p.slab = headerArena{}, nil
 	return p.root
 }
 
@@ -268,6 +290,7 @@ func (p *Parser) inBodyLines(b []byte, i int) (next int, stuck bool) {
 // inHeaderLines reads lines of a header from b[i] on.
 func (p *Parser) inHeaderLines(b []byte, i int) (next int, stuck bool) {
 	from := i // of what is not kept yet
+	p.ends = p.ends[:0]
 	for i < len(b) {
 		if !p.midLine {
 			rest := b[i:min(len(b), i+maxDelimiter)]
@@ -336,6 +359,7 @@ func (p *Parser) inHeaderLines(b []byte, i int) (next int, stuck bool) {
 		p.midLine = false
 		p.lines++
 		i += j + 1
+		p.ends = append(p.ends, uint32(i-from))
 	}
 	p.keep(b[from:i])
 	return i, false

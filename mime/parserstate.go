@@ -113,7 +113,12 @@ func (p *Parser) deactivate(f *frame) {
 // open begins a part in the innermost frame, the root without one.
 func (p *Parser) open(parent *Part) *Part {
 	p.parts++
-	part := &Part{HeaderOffset: p.pos}
+	if len(p.slab) == cap(p.slab) {
+		p.slab = make([]Part, 0, min(max(1, 2*cap(p.slab)), 64))
+	}
+	p.slab = p.slab[:len(p.slab)+1]
+	part := &p.slab[len(p.slab)-1]
+	part.HeaderOffset = p.pos
 	p.stack = append(p.stack, frame{part: part, digest: parent != nil && parent.Type == "multipart" && parent.Subtype == "digest"})
 	p.header = p.header[:0]
 	p.inHeader, p.first, p.cut, p.midLine, p.looked = true, true, false, false, 0
@@ -133,7 +138,7 @@ func (p *Parser) delimiter(k int, closing bool, at, eol, next int64) {
 	}
 	if p.parts >= limit(p.Limits.Parts, 10_000) {
 		p.full = true
-		p.defect(f.part, at, "too many parts: the rest was not looked into")
+		p.defect(f.part, at, DefectLimit, "too many parts: the rest was not looked into")
 		return
 	}
 	part := p.open(f.part)
@@ -159,15 +164,16 @@ func (p *Parser) closeFrames(k int, at, eol int64) {
 		}
 		f.part.Size = end - f.part.BodyOffset
 		f.part.Lines = lines - f.lines
+		p.tell(event{part: f.part, ended: true})
 		if f.boundary != "" {
 			p.deactivate(f)
 			if len(f.part.Parts) == 0 {
-				p.defect(f.part, f.part.BodyOffset, "multipart without a delimiter")
+				p.defect(f.part, f.part.BodyOffset, DefectBoundary, "multipart without a delimiter")
 			} else {
-				p.defect(f.part, end, "multipart without its last delimiter")
+				p.defect(f.part, end, DefectTruncated, "multipart without its last delimiter")
 			}
 		} else if f.closed && len(f.part.Parts) == 0 {
-			p.defect(f.part, f.part.BodyOffset, "multipart without parts")
+			p.defect(f.part, f.part.BodyOffset, DefectBoundary, "multipart without parts")
 		}
 	}
 	p.stack = p.stack[:k]
@@ -185,6 +191,7 @@ func (p *Parser) keepLast(b []byte) {
 	if len(p.header) > 0 {
 		p.header = append(p.header, b...)
 		b = p.header
+		p.ends = p.ends[:0]
 	}
 	p.block = b
 }
@@ -204,8 +211,9 @@ func (p *Parser) within(b []byte) []byte {
 func (p *Parser) endHeaderAt(at int64) {
 	f := &p.stack[len(p.stack)-1]
 	p.finishHeader(f, at)
+	p.tell(event{part: f.part, leaf: true})
 	if len(f.part.Header.raw) > 0 {
-		p.defect(f.part, at, "header without the empty line at its end")
+		p.defect(f.part, at, DefectEmptyLine, "header without the empty line at its end")
 	}
 }
 
@@ -217,18 +225,34 @@ func (p *Parser) finishHeader(f *frame, body int64) {
 	f.lines = p.lines
 	if p.cut {
 		p.block = p.block[:bytes.LastIndexByte(p.block, '\n')+1]
-		p.defect(part, part.HeaderOffset+int64(len(p.block)), "header too long: the rest was not read")
+		p.defect(part, part.HeaderOffset+int64(len(p.block)), DefectLimit, "header too long: the rest was not read")
 	}
-	part.Header = newHeader(p.block)
+	h := &part.Header
+	p.arena.header(h, p.block, p.ends)
 	p.block = nil
-	for _, s := range part.Header.fields {
+	if room := limit(p.Limits.Fields, 50_000) - p.fields; len(h.fields) > room {
+		at := h.fields[room].start
+		p.defect(part, part.HeaderOffset+int64(at), DefectLimit, "too many header fields: the rest was not read")
+		*h = newHeader(h.raw[:at])
+	}
+	p.fields += len(h.fields)
+	bare := false
+	for _, s := range h.fields {
 		if s.junk() {
-			p.defect(part, part.HeaderOffset+int64(s.start), "header line without a field name and colon")
+			p.defect(part, part.HeaderOffset+int64(s.start), DefectHeaderLine, "header line without a field name and colon")
+		}
+		if end := s.end; !bare && end > 1 && h.raw[end-1] == '\n' && h.raw[end-2] != '\r' {
+			bare = true
+			p.defect(part, part.HeaderOffset+int64(end-1), DefectLineEnd, "bare LF in a header")
 		}
 	}
+	if at := invalidUTF8(h.text); at >= 0 {
+		p.defect(part, part.HeaderOffset+int64(at), DefectHeaderOctets, "octets in a header that are no UTF-8")
+	}
 	var fields structureFields
-	fields.collect(&part.Header)
-	fields.describe(part, f.digest)
+	fields.collect(h)
+	fields.describe(part, f.digest, limit(p.Limits.Params, 1000))
+	p.fieldDefects(part, &fields)
 	if len(p.stack) == 1 || p.stack[len(p.stack)-2].part.Message == part {
 		part.Envelope = fields.envelope()
 	}
@@ -242,42 +266,63 @@ func (p *Parser) endHeader(body int64, odd bool) {
 	part := f.part
 	p.midLine = false
 	if odd {
-		p.defect(part, body, "body without the empty line before it")
+		p.defect(part, body, DefectEmptyLine, "body without the empty line before it")
 	}
+	at := len(p.events)
+	p.tell(event{part: part, leaf: true})
 	multipart := part.Type == "multipart"
 	message := part.Type == "message" && (part.Subtype == "rfc822" || part.Subtype == "global")
 	switch {
 	case !multipart && !message:
 		if !knownEncoding(part.Encoding) {
-			p.defect(part, part.HeaderOffset, "unknown transfer encoding")
+			p.defect(part, part.HeaderOffset, DefectEncoding, "unknown transfer encoding")
 		}
 		return
 	case len(p.stack) >= limit(p.Limits.Depth, 250):
-		p.defect(part, body, "nested too deep: not looked into")
+		p.defect(part, body, DefectLimit, "nested too deep: not looked into")
 		return
 	case multipart:
 		b := strings.TrimRight(part.Params["boundary"], " \t")
 		switch {
 		case b == "" || len(b) > maxDelimiter-16:
-			p.defect(part, part.HeaderOffset, "multipart without a usable boundary")
+			p.defect(part, part.HeaderOffset, DefectBoundary, "multipart without a usable boundary")
 			return
 		case !identity(part.Encoding):
-			p.defect(part, part.HeaderOffset, "multipart with a transfer encoding")
+			p.defect(part, part.HeaderOffset, DefectEncoding, "multipart with a transfer encoding")
 		}
 		p.activate(b)
+		if p.watched {
+			p.events[at].leaf = false
+		}
 	case !identity(part.Encoding):
-		p.defect(part, part.HeaderOffset, "message with a transfer encoding: not looked into")
+		p.defect(part, part.HeaderOffset, DefectEncoding, "message with a transfer encoding: not looked into")
 	case p.full || p.parts >= limit(p.Limits.Parts, 10_000):
-		p.defect(part, body, "too many parts: the rest was not looked into")
+		p.defect(part, body, DefectLimit, "too many parts: the rest was not looked into")
 	default:
 		message := p.open(nil)
 		message.HeaderOffset = body
 		part.Message = message
+		if p.watched {
+			p.events[at].leaf = false
+		}
 	}
 }
 
-func (p *Parser) defect(part *Part, offset int64, text string) {
+func (p *Parser) defect(part *Part, offset int64, kind DefectKind, text string) {
 	if p.defects++; p.defects <= maxDefects {
-		part.Defects = append(part.Defects, Defect{offset, text})
+		part.Defects = append(part.Defects, Defect{offset, kind, text})
+	}
+}
+
+// event is told to a Stream: a header was read, or a part has ended.
+type event struct {
+	part  *Part
+	ended bool
+	leaf  bool // its body is its own, not that of parts or a message in it
+}
+
+func (p *Parser) tell(e event) {
+	if p.watched {
+		p.events = append(p.events, e)
 	}
 }

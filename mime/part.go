@@ -46,14 +46,6 @@ type Part struct {
 	Defects []Defect
 }
 
-// Defect is something wrong that was put up with.
-type Defect struct {
-	Offset int64 // in the message
-	Text   string
-}
-
-func (d Defect) String() string { return d.Text }
-
 // IsMultipart reports whether p is of a multipart type; it may have no parts
 // all the same.
 func (p *Part) IsMultipart() bool { return p.Type == "multipart" }

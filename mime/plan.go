@@ -1,11 +1,13 @@
 package mime
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"strconv"
+	"unsafe"
 )
 
 // node is a part as it is going to be written.
@@ -15,14 +17,18 @@ type node struct {
 	parts    []*node
 	body     source
 	encoding string
+	content  int  // where the Content-* fields begin in the header of the root
+	entity   bool // the body has the header
 }
 
 // eightBit tells where octets above 127 are going to be.
-type eightBit struct{ header, body bool }
+type eightBit struct{ header, body, binary bool }
 
 // planner makes the nodes of a message.
 type planner struct {
 	seed       string // for boundaries
+	allow      Allow
+	taken      map[string]bool // what lines of bodies have that look like a boundary
 	boundaries int
 	eight      eightBit
 }
@@ -33,7 +39,8 @@ func messageError(format string, args ...any) error {
 
 // plan checks everything and decides everything; writing is then only that.
 func (m *Message) plan() (*node, eightBit, error) {
-	var p planner
+	p := planner{allow: m.Allow}
+	p.allow.EightBit = p.allow.EightBit || p.allow.Binary
 	h, err := m.appendHeader(make([]byte, 0, 1024))
 	if err != nil {
 		return nil, p.eight, err
@@ -43,7 +50,9 @@ func (m *Message) plan() (*node, eightBit, error) {
 	if err != nil {
 		return nil, p.eight, err
 	}
-	root.header = append(append(h, "MIME-Version: 1.0\r\n"...), root.header...)
+	h = append(h, "MIME-Version: 1.0\r\n"...)
+	root.content = len(h)
+	root.header = append(h, root.header...)
 	for _, c := range root.header {
 		if c >= 0x80 {
 			p.eight.header = true
@@ -55,8 +64,8 @@ func (m *Message) plan() (*node, eightBit, error) {
 
 func (m *Message) content(p *planner) (*node, error) {
 	if len(m.Parts) > 0 {
-		if m.Text != "" || m.HTML != "" || len(m.Inline) > 0 || len(m.Attachments) > 0 {
-			return nil, messageError("Parts stands beside Text, HTML, Inline or Attachments")
+		if m.Text != "" || m.HTML != "" || m.Calendar != nil || len(m.Inline) > 0 || len(m.Attachments) > 0 {
+			return nil, messageError("Parts stands beside Text, HTML, Calendar, Inline or Attachments")
 		}
 		if len(m.Parts) == 1 {
 			return p.content(m.Parts[0], 0)
@@ -64,8 +73,12 @@ func (m *Message) content(p *planner) (*node, error) {
 		return p.content(Content{Parts: m.Parts}, 0)
 	}
 	var text []*node
-	if m.Text != "" || m.HTML == "" && len(m.Attachments) == 0 {
-		n, err := p.text("plain", m.Text)
+	if m.Text != "" || m.HTML == "" && m.Calendar == nil && len(m.Attachments) == 0 {
+		subtype, s := "plain; charset=utf-8", m.Text
+		if m.Flowed {
+			subtype, s = subtype+"; format=flowed", flow(s)
+		}
+		n, err := p.text(subtype, s)
 		if err != nil {
 			return nil, err
 		}
@@ -73,7 +86,7 @@ func (m *Message) content(p *planner) (*node, error) {
 	}
 	switch {
 	case m.HTML != "":
-		n, err := p.text("html", m.HTML)
+		n, err := p.text("html; charset=utf-8", m.HTML)
 		if err != nil {
 			return nil, err
 		}
@@ -94,7 +107,14 @@ func (m *Message) content(p *planner) (*node, error) {
 	case len(m.Inline) > 0:
 		return nil, messageError("Inline files without HTML")
 	}
-	if len(text) == 2 {
+	if m.Calendar != nil {
+		n, err := p.calendar(m.Calendar)
+		if err != nil {
+			return nil, err
+		}
+		text = append(text, n)
+	}
+	if len(text) > 1 {
 		n, err := p.multipart("multipart/alternative", nil, text)
 		if err != nil {
 			return nil, err
@@ -114,17 +134,49 @@ func (m *Message) content(p *planner) (*node, error) {
 	return p.multipart("multipart/mixed", nil, text)
 }
 
+const (
+	boundaryMark = "=_"
+	boundarySize = len(boundaryMark) + 30
+)
+
 // boundary returns a new one. It has "=_" in it, which neither base64 nor
-// quoted-printable ever gives (RFC 2045 §6.7), and is random to the rest.
+// quoted-printable ever gives (RFC 2045 §6.7), and is none of those that
+// stand in content that is not encoded, whoever made that knew the seed.
 func (p *planner) boundary() string {
-	p.boundaries++
-	sum := sha256.Sum256([]byte(strconv.Itoa(p.boundaries) + " " + p.seed))
-	return "=_" + hex.EncodeToString(sum[:15])
+	for {
+		p.boundaries++
+		sum := sha256.Sum256([]byte(strconv.Itoa(p.boundaries) + " " + p.seed))
+		if b := boundaryMark + hex.EncodeToString(sum[:15]); !p.taken[b] {
+			return b
+		}
+	}
+}
+
+// maxTaken bounds the lines that look like a boundary.
+const maxTaken = 100_000
+
+// use notes how content goes that was looked through.
+func (p *planner) use(encoding string, t *traits) error {
+	p.eight.body = p.eight.body || encoding == "8bit"
+	p.eight.binary = p.eight.binary || encoding == "binary"
+	if !identity(encoding) {
+		return nil
+	}
+	for _, b := range t.like {
+		if p.taken == nil {
+			p.taken = make(map[string]bool)
+		}
+		p.taken[b] = true
+	}
+	if len(p.taken) > maxTaken {
+		return messageError("content has too many lines that look like a delimiter")
+	}
+	return nil
 }
 
 func (p *planner) multipart(mediaType string, params []string, parts []*node) (*node, error) {
 	n := &node{boundary: p.boundary(), parts: parts}
-	f := folder{}
+	f := folder{utf8: p.allow.UTF8}
 	f.begin("Content-Type")
 	f.word("", mediaType)
 	for i := 0; i+1 < len(params); i += 2 {
@@ -137,15 +189,36 @@ func (p *planner) multipart(mediaType string, params []string, parts []*node) (*
 }
 
 func (p *planner) text(subtype, s string) (*node, error) {
-	n := &node{body: source{data: []byte(s), lines: true}}
+	n := &node{body: source{data: unsafe.Slice(unsafe.StringData(s), len(s)), lines: true}}
 	t, err := n.body.scan()
 	if err != nil {
 		return nil, err
 	}
-	n.encoding = t.choose(true)
-	n.header = append(n.header, "Content-Type: text/"+subtype+"; charset=utf-8\r\n"...)
+	n.encoding = t.choose(true, p.allow)
+	n.header = append(n.header, "Content-Type: text/"+subtype+"\r\n"...)
 	n.addEncoding()
-	return n, nil
+	return n, p.use(n.encoding, &t)
+}
+
+func (p *planner) calendar(c *Calendar) (*node, error) {
+	method := c.Method
+	for line := range bytes.Lines(c.Data) {
+		if len(line) < 7 || !equalFold(string(line[:7]), "METHOD:") {
+			continue
+		}
+		m := string(bytes.TrimSpace(line[7:]))
+		if method == "" {
+			method = m
+		}
+		if !equalFold(method, m) {
+			return nil, messageError("calendar of the method %q has the method %q", method, m)
+		}
+		break
+	}
+	if !isToken(method) || len(method) > 40 {
+		return nil, messageError("calendar with the method %q", method)
+	}
+	return p.text("calendar; charset=utf-8; method="+method, unsafe.String(unsafe.SliceData(c.Data), len(c.Data)))
 }
 
 func (n *node) addEncoding() {

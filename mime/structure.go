@@ -8,6 +8,9 @@ type structureFields struct {
 	date, subject, sender, inReplyTo, messageID                                  string
 	from, replyTo, to, cc, bcc                                                   joined
 	have                                                                         uint32
+	typeAt, dispositionAt                                                        uint32 // where they begin
+	odd                                                                          uint32 // of have: had to be guessed at
+	full                                                                         uint32 // of have: more parameters than wanted
 }
 
 // joined is the value of all fields of one name.
@@ -131,30 +134,44 @@ func (f *structureFields) collect(h *Header) {
 		}
 		if to != nil && f.have&bit == 0 {
 			f.have |= bit
+			switch bit {
+			case haveType:
+				f.typeAt = s.start
+			case haveDisposition:
+				f.dispositionAt = s.start
+			}
 			*to = unfold(h.value(s))
 		}
 	}
 }
 
 // describe fills in p from its fields.
-func (f *structureFields) describe(p *Part, digest bool) {
+func (f *structureFields) describe(p *Part, digest bool, params int) {
 	p.Type, p.Subtype = "text", "plain"
 	if digest {
 		p.Type, p.Subtype = "message", "rfc822"
 	}
 	if f.have&haveType != 0 {
 		var mt string
-		mt, p.Params = parseParams(f.contentType)
+		scan := paramScanner{s: f.contentType}
+		mt, p.Params = scan.parse(params)
+		f.note(haveType, &scan)
 		t, sub, _ := strings.Cut(mt, "/")
 		if t != "" && sub != "" {
 			p.Type, p.Subtype = lower(t), lower(sub)
-		} else if digest {
+		} else {
+			f.odd |= haveType
 			p.Type, p.Subtype = "text", "plain"
 		}
 	}
 	if f.have&haveDisposition != 0 {
-		p.Disposition, p.DispositionParams = parseParams(f.disposition)
+		scan := paramScanner{s: f.disposition}
+		p.Disposition, p.DispositionParams = scan.parse(params)
 		p.Disposition = lower(p.Disposition)
+		f.note(haveDisposition, &scan)
+		if p.Disposition == "" {
+			f.odd |= haveDisposition
+		}
 	}
 	p.Encoding = "7bit"
 	if f.have&haveEncoding != 0 {
@@ -169,6 +186,33 @@ func (f *structureFields) describe(p *Part, digest bool) {
 			if tag = strings.TrimSpace(tag); tag != "" {
 				p.Language = append(p.Language, tag)
 			}
+		}
+	}
+}
+
+func (f *structureFields) note(bit uint32, scan *paramScanner) {
+	if scan.odd {
+		f.odd |= bit
+	}
+	if scan.full {
+		f.full |= bit
+	}
+}
+
+// fieldDefects tells what was noted.
+func (p *Parser) fieldDefects(part *Part, f *structureFields) {
+	if (f.odd|f.full)&(haveType|haveDisposition) == 0 {
+		return
+	}
+	for _, c := range [...]struct {
+		bit, at uint32
+		name    string
+	}{{haveType, f.typeAt, "Content-Type"}, {haveDisposition, f.dispositionAt, "Content-Disposition"}} {
+		if f.odd&c.bit != 0 {
+			p.defect(part, part.HeaderOffset+int64(c.at), DefectContentField, c.name+" cannot be read as it stands")
+		}
+		if f.full&c.bit != 0 {
+			p.defect(part, part.HeaderOffset+int64(c.at), DefectLimit, c.name+" has too many parameters: the rest was not read")
 		}
 	}
 }
@@ -190,13 +234,15 @@ func encodingName(s string) string {
 		return "quoted-printable"
 	case "base-64", "b":
 		return "base64"
+	case "uuencode", "uue", "x-uue":
+		return uuencode
 	}
 	return s
 }
 
 func knownEncoding(s string) bool {
 	switch s {
-	case "7bit", "8bit", "binary", "base64", "quoted-printable":
+	case "7bit", "8bit", "binary", "base64", "quoted-printable", uuencode:
 		return true
 	}
 	return false

@@ -90,10 +90,14 @@ func (w encodedWord) appendDecoded(dst []byte) []byte {
 // whole. Text that is not encoded is UTF-8 (RFC 6532), or windows-1252 where
 // it cannot be. CR, LF and NUL, encoded or not, become spaces, so the result
 // can be shown on a line. What cannot be decoded is left as it is.
-func DecodeText(s string) string {
+func DecodeText(s string) string { return decodeText(s, decodeCharset, toUTF8) }
+
+// decodeText decodes words with charset and reads text of no charset with
+// plain.
+func decodeText(s string, charsets func(name string, b []byte) (string, bool), plain func(string) string) string {
 	i := strings.Index(s, "=?")
 	if i < 0 {
-		return plainText(s)
+		return plainText(s, plain)
 	}
 	var out strings.Builder
 	var held []byte // decoded octets of held words, still in their charset
@@ -102,11 +106,11 @@ func DecodeText(s string) string {
 		if held == nil {
 			return
 		}
-		t, ok := decodeCharset(charset, held)
+		t, ok := charsets(charset, held)
 		if !ok {
-			t = toUTF8(string(held)) // nobody knows it; most are ASCII anyway
+			t = plain(string(held)) // nobody knows it; most are ASCII anyway
 		}
-		out.WriteString(plainText(t))
+		out.WriteString(plainText(t, toUTF8))
 		held = nil
 	}
 	begin, from := 0, 0 // literal text begins, and is looked at from
@@ -127,7 +131,7 @@ func DecodeText(s string) string {
 			flush()
 		}
 		if !joined {
-			out.WriteString(plainText(gap))
+			out.WriteString(plainText(gap, plain))
 		}
 		charset = w.charset
 		if held == nil {
@@ -138,12 +142,12 @@ func DecodeText(s string) string {
 		from = begin
 	}
 	flush()
-	out.WriteString(plainText(s[begin:]))
+	out.WriteString(plainText(s[begin:], plain))
 	return out.String()
 }
 
 // plainText makes text that is not encoded fit to show: UTF-8 on one line.
-func plainText(s string) string {
+func plainText(s string, plain func(string) string) string {
 	clean := true
 	for i := 0; i < len(s) && clean; i++ {
 		clean = s[i] < utf8.RuneSelf && s[i] != '\r' && s[i] != '\n' && s[i] != 0
@@ -169,7 +173,7 @@ func plainText(s string) string {
 			b = append(b, c)
 		}
 	}
-	return toUTF8(string(b))
+	return plain(string(b))
 }
 
 // EncodeWord returns s as encoded words (RFC 2047) in UTF-8 with a space

@@ -30,12 +30,9 @@ func (d *DSN) Message(from mime.Address, to smtp.Address) (*mime.Message, error)
 	if err := m.Header.Add("Auto-Submitted", "auto-replied"); err != nil {
 		return nil, err
 	}
-	for _, id := range d.OriginalHeader.MessageIDs("Message-ID") {
-		if !strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r == '<' || r == 0x7f }) && len(id) < 900 {
-			m.InReplyTo = []string{id}
-			m.References = m.InReplyTo
-			break
-		}
+	if id := writableID(d.OriginalHeader.MessageIDs("Message-ID")); id != "" {
+		m.InReplyTo = []string{id}
+		m.References = m.InReplyTo
 	}
 	return m, nil
 }
@@ -62,7 +59,7 @@ func (d *DSN) Content() (mime.Content, error) {
 	c.Parts = append(c.Parts,
 		leaf("text/plain; charset=utf-8", "Notification", []byte(text)),
 		leaf("message/"+global+"delivery-status", "Delivery report", status))
-	original, ok, err := d.original()
+	original, ok, err := returned(d.OriginalHeader, d.Original, d.UTF8)
 	if err != nil {
 		return c, err
 	}
@@ -70,6 +67,16 @@ func (d *DSN) Content() (mime.Content, error) {
 		c.Parts = append(c.Parts, original)
 	}
 	return c, nil
+}
+
+// writableID returns the first identifier that can stand in a field.
+func writableID(ids []string) string {
+	for _, id := range ids {
+		if id != "" && len(id) < 900 && !strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r == '<' || r == '>' || r == 0x7f }) {
+			return id
+		}
+	}
+	return ""
 }
 
 func leaf(mediaType, description string, body []byte) mime.Content {
@@ -82,33 +89,33 @@ func leaf(mediaType, description string, body []byte) mime.Content {
 	return c
 }
 
-// original makes the third part; false when there is nothing to return.
-func (d *DSN) original() (mime.Content, bool, error) {
-	if d.Original != nil {
-		ok, err := carriable(d.Original)
+// returned makes the third part; false when there is nothing to return.
+func returned(h mime.Header, open func() (io.ReadCloser, error), utf8 bool) (mime.Content, bool, error) {
+	if open != nil {
+		ok, err := carriable(open)
 		if err != nil {
 			return mime.Content{}, false, err
 		}
 		if ok {
 			mediaType := "message/rfc822"
-			if d.UTF8 {
+			if utf8 {
 				mediaType = "message/global"
 			}
-			c := leaf(mediaType, "Undelivered message", nil)
-			c.Body = d.Original
+			c := leaf(mediaType, "Original message", nil)
+			c.Body = open
 			return c, true, nil
 		}
 	}
-	header := d.OriginalHeader.Bytes()
+	header := h.Bytes()
 	if len(header) == 0 {
 		return mime.Content{}, false, nil
 	}
-	if d.UTF8 {
-		c := leaf("message/global-headers", "Undelivered message headers", header)
+	if utf8 {
+		c := leaf("message/global-headers", "Original message headers", header)
 		_ = c.Header.Add("Content-Transfer-Encoding", "base64") // RFC 6533 §4 allows any
 		return c, true, nil
 	}
-	return leaf("text/rfc822-headers", "Undelivered message headers", header), true, nil
+	return leaf("text/rfc822-headers", "Original message headers", header), true, nil
 }
 
 // carriable reports whether a message can stand within another one without an

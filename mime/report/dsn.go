@@ -12,9 +12,10 @@ import (
 // ErrNoReport says that a message holds no delivery status (RFC 3464).
 var ErrNoReport = errors.New("report: message has no delivery status")
 
-// ErrIncomplete says that a DSN lacks what every notice must have: the
-// reporting MTA and at least one recipient with an action.
-var ErrIncomplete = errors.New("report: notice lacks its reporting MTA, a recipient or an action")
+// ErrIncomplete says that a report cannot be written because it lacks
+// something that it must have, such as the reporting MTA of a DSN and at least
+// one recipient with an action.
+var ErrIncomplete = errors.New("report: something required is missing")
 
 // Action is what was done for a recipient (RFC 3464 §2.3.3).
 type Action string

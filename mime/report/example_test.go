@@ -46,3 +46,38 @@ func ExampleDSN() {
 	// bob@example.net failed 5.1.1 550 5.1.1 no such user
 	// <1@example.org>
 }
+
+// Find out whether to write to an address again.
+func ExampleClassify() {
+	const msg = `From: MAILER-DAEMON@mx.example.net
+To: ann@example.org
+Subject: failure notice
+
+Hi. This is the qmail-send program at mx.example.net.
+
+<bob@example.net>:
+192.0.2.7 does not like recipient.
+Remote host said: 550 sorry, no mailbox here by that name
+
+--- Below this line is a copy of the message.
+
+Message-ID: <1@example.org>
+`
+	root, err := mime.Parse(strings.NewReader(msg), int64(len(msg)), mime.Limits{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	n, err := report.Classify(root, strings.NewReader(msg))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("about", n.MessageID)
+	for _, b := range n.Recipients {
+		fmt.Println(b.Recipient, b.Class, "hard:", b.Class.Hard())
+	}
+	// Output:
+	// about 1@example.org
+	// bob@example.net bad-mailbox hard: true
+}

@@ -3,6 +3,8 @@ package report
 import (
 	"bytes"
 	"io"
+	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,49 +34,41 @@ func Parse(r io.ReaderAt, size int64) (*DSN, error) {
 // one delivery status the first counts. Original of the result is set when
 // the whole message was returned, and reads r.
 func Read(root *mime.Part, r io.ReaderAt) (*DSN, error) {
-	var found found
-	found.look(root, false)
+	found := find(root, "delivery-status", "global-delivery-status")
 	if found.status == nil {
 		return nil, ErrNoReport
 	}
-	b, err := io.ReadAll(io.LimitReader(found.status.Decoded(r), maxStatus))
+	b, err := found.fields(r)
 	if err != nil {
 		return nil, err
 	}
 	d := &DSN{UTF8: strings.HasPrefix(found.status.Subtype, "global-")}
 	d.read(b, false)
-	if found.text != nil {
-		b, err := io.ReadAll(io.LimitReader(found.text.Text(r), maxText))
-		if err != nil {
-			return nil, err
-		}
-		d.Text = strings.ToValidUTF8(strings.ReplaceAll(string(b), "\r\n", "\n"), "")
+	if d.Text, err = found.prose(r); err != nil {
+		return nil, err
 	}
-	switch p := found.original; {
-	case p == nil:
-	case p.Message != nil:
-		d.OriginalHeader = p.Message.Header
-		d.Original = func() (io.ReadCloser, error) { return io.NopCloser(p.Raw(r)), nil }
-	default:
-		b, err := io.ReadAll(io.LimitReader(p.Decoded(r), maxStatus))
-		if err != nil {
-			return nil, err
-		}
-		d.OriginalHeader = mime.ParseHeader(b)
-	}
-	return d, nil
+	d.OriginalHeader, d.Original, err = found.message(r)
+	return d, err
 }
 
-// found are the parts of a notice.
+// found are the parts of a report.
 type found struct{ text, status, original *mime.Part }
 
-func (f *found) look(p *mime.Part, within bool) {
+// find looks for a report whose fields are in a part message/… of one of
+// those subtypes; status is nil when there is none.
+func find(root *mime.Part, subtypes ...string) *found {
+	f := new(found)
+	f.look(root, subtypes, false)
+	return f
+}
+
+func (f *found) look(p *mime.Part, subtypes []string, within bool) {
 	switch {
 	case p.Type == "multipart":
 		for _, c := range p.Parts {
-			f.look(c, true)
+			f.look(c, subtypes, true)
 		}
-	case p.Type == "message" && (p.Subtype == "delivery-status" || p.Subtype == "global-delivery-status"):
+	case p.Type == "message" && slices.Contains(subtypes, p.Subtype):
 		if f.status == nil {
 			f.status = p
 		}
@@ -82,11 +76,72 @@ func (f *found) look(p *mime.Part, within bool) {
 		if f.text == nil {
 			f.text = p
 		}
-	case f.status != nil && f.original == nil &&
-		(p.Type == "message" && (p.Message != nil || p.Subtype == "global-headers") || p.Type == "text" && p.Subtype == "rfc822-headers"):
+	case f.status != nil && f.original == nil && isOriginal(p):
 		f.original = p
 	case p.Message != nil && f.status == nil:
-		f.look(p.Message, within) // a notice that was forwarded
+		f.look(p.Message, subtypes, within) // a report that was forwarded
+	}
+}
+
+// isOriginal reports whether p returns a message or its header.
+func isOriginal(p *mime.Part) bool {
+	switch p.Type + "/" + p.Subtype {
+	case "message/rfc822", "message/global", "message/global-headers", "text/rfc822-headers":
+		return true
+	}
+	return p.Message != nil
+}
+
+// fields returns what the part with the fields holds.
+func (f *found) fields(r io.ReaderAt) ([]byte, error) {
+	return io.ReadAll(io.LimitReader(f.status.Decoded(r), maxStatus))
+}
+
+// prose returns the text for people.
+func (f *found) prose(r io.ReaderAt) (string, error) {
+	if f.text == nil {
+		return "", nil
+	}
+	b, err := io.ReadAll(io.LimitReader(f.text.Text(r), maxText))
+	if err != nil {
+		return "", err
+	}
+	return strings.ToValidUTF8(strings.ReplaceAll(string(b), "\r\n", "\n"), ""), nil
+}
+
+// message returns what was returned of the original message.
+func (f *found) message(r io.ReaderAt) (mime.Header, func() (io.ReadCloser, error), error) {
+	p := f.original
+	if p == nil {
+		return mime.Header{}, nil, nil
+	}
+	if p.Message != nil {
+		return p.Message.Header, func() (io.ReadCloser, error) { return io.NopCloser(p.Raw(r)), nil }, nil
+	}
+	b, err := io.ReadAll(io.LimitReader(p.Decoded(r), maxStatus))
+	if err != nil {
+		return mime.Header{}, nil, err
+	}
+	h := mime.ParseHeader(b)
+	if p.Type == "message" && p.Subtype != "global-headers" {
+		// A message in a transfer encoding, as RFC 6532 §3.5 allows.
+		return h, func() (io.ReadCloser, error) { return io.NopCloser(p.Decoded(r)), nil }, nil
+	}
+	return h, nil, nil
+}
+
+// blocks yields the groups of fields in b.
+func blocks(b []byte) iter.Seq[mime.Header] {
+	return func(yield func(mime.Header) bool) {
+		for {
+			b = bytes.TrimLeft(b, " \t\r\n")
+			h := mime.ParseHeader(b)
+			n := len(h.Bytes())
+			if n == 0 || !yield(h) {
+				return
+			}
+			b = b[n:]
+		}
 	}
 }
 
