@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/postrider/postrider/auth"
+	"github.com/postrider/postrider/auth/internal/canon"
 )
 
 const benchHeader = "Received: from mail.example.org (mail.example.org [192.0.2.1])\r\n\tby mx.example.net with ESMTPS id 4XyZ; Tue, 3 Mar 2026 10:00:00 +0000\r\n" +
@@ -170,9 +171,9 @@ func BenchmarkBody(b *testing.B) {
 				b.SetBytes(int64(len(text)))
 				b.ReportAllocs()
 				for b.Loop() {
-					h := newBodyHasher(c, -1)
-					h.write(text)
-					h.sum()
+					h := canon.NewBody(sha256.New(), c == Relaxed, -1)
+					h.Write(text)
+					h.Sum()
 				}
 			})
 		}

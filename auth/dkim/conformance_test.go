@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/auth"
+	"github.com/postrider/postrider/auth/internal/canon"
 	"github.com/postrider/postrider/internal/conformance"
 )
 
@@ -124,21 +125,21 @@ func TestCanonicalization(t *testing.T) {
 		switch c.Kind {
 		case "header":
 			block := []byte(c.In)
-			fields, err := splitFields(block)
+			fields, err := canon.Split(block)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got []byte
 			for _, f := range fields {
-				got = appendHeader(got, block[f.start:f.end], Canonicalization(c.Mode))
+				got = canon.AppendField(got, block[f.Start:f.End], c.Mode == "relaxed")
 			}
 			ok = string(got) == c.Out
 		case "body":
-			h := newBodyHasher(Canonicalization(c.Mode), -1)
-			h.write([]byte(c.In))
-			sum, n := h.sum()
+			h := canon.NewBody(sha256.New(), c.Mode == "relaxed", -1)
+			h.Write([]byte(c.In))
+			sum, n := h.Sum()
 			want := sha256.Sum256([]byte(c.Out))
-			ok = sum == want && n == int64(len(c.Out))
+			ok = [32]byte(sum) == want && n == int64(len(c.Out))
 			if c.SHA256 != "" {
 				ok = ok && base64.StdEncoding.EncodeToString(sum[:]) == c.SHA256
 			}
@@ -193,13 +194,13 @@ func checkBody(t *testing.T, body []byte, sizes ...int) {
 			}
 			sum := sha256.Sum256(text)
 			for _, size := range sizes {
-				h := newBodyHasher(c, limit)
+				h := canon.NewBody(sha256.New(), c == Relaxed, limit)
 				for rest := body; len(rest) > 0; {
 					n := min(size, len(rest))
-					h.write(rest[:n])
+					h.Write(rest[:n])
 					rest = rest[n:]
 				}
-				if got, n := h.sum(); got != sum || n != int64(len(want)) {
+				if got, n := h.Sum(); [32]byte(got) != sum || n != int64(len(want)) {
 					t.Fatalf("%s, l=%d, pieces of %d: %d octets canonical, want %d, of %q", c, limit, size, n, len(want), body)
 				}
 			}

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/postrider/postrider/auth/internal/canon"
 )
 
 // minRSA is the smallest RSA key, in bits, that may sign and that counts
@@ -28,6 +30,9 @@ type Record struct {
 	// Services are the service types, s=; nil = any.
 	Services []string
 	Notes    string // n=
+	// Granularity is g= of RFC 4871, which RFC 6376 has taken out: reported,
+	// and without any effect; "" = absent.
+	Granularity string
 	// Testing is the flag y: the domain tries DKIM out. Such a message is to
 	// be treated no worse than an unsigned one.
 	Testing bool
@@ -48,6 +53,15 @@ func NewRecord(key crypto.PublicKey) (*Record, error) {
 // ErrKeyRevoked (an empty p=), ErrAlgorithm (a k= not known here) or
 // ErrKeyWeak (RSA under 1024 bits, RFC 8301 §3.2).
 func ParseRecord(text string) (*Record, error) {
+	r, err := parseRecord(text)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// parseRecord returns the record beside ErrKeyWeak too.
+func parseRecord(text string) (*Record, error) {
 	tags, err := parseTags(text)
 	if err != nil {
 		return nil, err
@@ -55,41 +69,46 @@ func ParseRecord(text string) (*Record, error) {
 	r := new(Record)
 	kind, p, found := "rsa", "", false
 	for i, t := range tags {
-		switch t.name {
+		switch t.Name {
 		case "v":
-			if i != 0 || t.value != "DKIM1" {
+			if i != 0 || t.Value != "DKIM1" {
 				return nil, fmt.Errorf("%w: v= of the key record", ErrSyntax)
 			}
 		case "k":
-			kind = strings.ToLower(t.value)
+			kind = strings.ToLower(t.Value)
 		case "p":
-			p, found = t.value, true
+			p, found = t.Value, true
 		case "h":
-			r.Hashes = splitColon(strings.ToLower(t.value))
+			r.Hashes = canon.SplitColon(strings.ToLower(t.Value))
 		case "s":
-			r.Services = splitColon(strings.ToLower(t.value))
+			r.Services = canon.SplitColon(strings.ToLower(t.Value))
+		case "g":
+			r.Granularity = t.Value
 		case "n":
-			if r.Notes, err = decodeQP(strings.ReplaceAll(t.value, " ", "=20")); err != nil {
-				r.Notes = t.value // for humans only
+			if r.Notes, err = canon.DecodeQP(strings.ReplaceAll(t.Value, " ", "=20")); err != nil {
+				r.Notes = t.Value // for humans only
 			}
 		case "t":
-			r.Testing = listHas(t.value, "y")
-			r.Strict = listHas(t.value, "s")
+			r.Testing = listHas(t.Value, "y")
+			r.Strict = listHas(t.Value, "s")
 		}
 	}
 	switch {
 	case !found:
 		return nil, fmt.Errorf("%w: no p= in the key record", ErrSyntax)
-	case trimFWS(p) == "":
+	case canon.TrimFWS(p) == "":
 		return nil, ErrKeyRevoked
 	}
-	der, err := decodeBase64(p)
+	der, err := canon.DecodeBase64(p)
 	if err != nil {
 		return nil, fmt.Errorf("%w: p= of the key record is not base64", ErrSyntax)
 	}
 	switch kind {
 	case "rsa":
-		r.PublicKey, err = parseRSA(der)
+		var key *rsa.PublicKey
+		if key, err = parseRSA(der); key != nil {
+			r.PublicKey = key
+		}
 	case "ed25519":
 		if len(der) != ed25519.PublicKeySize {
 			err = fmt.Errorf("%w: Ed25519 key of %d octets", ErrSyntax, len(der))
@@ -98,10 +117,10 @@ func ParseRecord(text string) (*Record, error) {
 	default:
 		err = fmt.Errorf("%w: k=%.40q", ErrAlgorithm, kind)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrKeyWeak) {
 		return nil, err
 	}
-	return r, nil
+	return r, err
 }
 
 // parseRSA reads what RFC 6376 §3.6.1 says, an RSAPublicKey, and what
@@ -155,7 +174,7 @@ func (r *Record) String() string {
 		b.WriteString("; s=" + strings.Join(r.Services, ":"))
 	}
 	if r.Notes != "" {
-		b.WriteString("; n=" + encodeQP(r.Notes))
+		b.WriteString("; n=" + canon.EncodeQP(r.Notes))
 	}
 	switch {
 	case r.Testing && r.Strict:

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postrider/postrider/auth/internal/canon"
 	"github.com/postrider/postrider/smtp"
 )
 
@@ -39,6 +40,9 @@ type SignOptions struct {
 	// Lifetime sets x= to that long after now; 0 = the signature does not
 	// expire.
 	Lifetime time.Duration
+	// BodyHash is the Sum of a Prehash with the canonicalization Body: what is
+	// written behind the header does not matter then. nil = hash the body.
+	BodyHash []byte
 }
 
 // DefaultFields returns the header fields that are signed when SignOptions
@@ -63,10 +67,10 @@ const (
 // call Signature. It is not for concurrent use.
 type Signer struct {
 	plans []plan
-	head  headerBlock
-	found []field
+	head  canon.Block
+	found []canon.Field
 	err   error
-	sums  []*bodyHasher // one per body canonicalization in use
+	sums  []*canon.Body // one per body canonicalization in use
 	field string
 	ended bool
 }
@@ -75,7 +79,7 @@ type Signer struct {
 type plan struct {
 	SignOptions
 	algorithm string
-	body      *bodyHasher
+	body      *canon.Body
 }
 
 // NewSigner returns a Signer for one message. Several options make several
@@ -135,13 +139,19 @@ func (s *Signer) plan(o SignOptions) (plan, error) {
 			}
 		}
 	}
+	if o.BodyHash != nil {
+		if len(o.BodyHash) != sha256.Size {
+			return p, fmt.Errorf("%w: body hash of %d octets", ErrSyntax, len(o.BodyHash))
+		}
+		return p, nil
+	}
 	for _, b := range s.sums {
-		if b.relaxed == (p.Body == Relaxed) {
+		if b.Relaxed == (p.Body == Relaxed) {
 			p.body = b
 		}
 	}
 	if p.body == nil {
-		p.body = newBodyHasher(p.Body, -1)
+		p.body = canon.NewBody(sha256.New(), p.Body == Relaxed, -1)
 		s.sums = append(s.sums, p.body)
 	}
 	return p, nil
@@ -162,12 +172,12 @@ func isFieldName(s string) bool {
 // said by Signature.
 func (s *Signer) Write(p []byte) (int, error) {
 	n := len(p)
-	if !s.head.done {
-		p = s.head.write(p)
+	if !s.head.Done {
+		p = s.head.Write(p)
 	}
 	if len(p) > 0 {
 		for _, b := range s.sums {
-			b.write(p)
+			b.Write(p)
 		}
 	}
 	return n, nil
@@ -187,11 +197,11 @@ func (s *Signer) Signature() (string, error) {
 }
 
 func (s *Signer) sign() (string, error) {
-	block := s.head.buf
-	if s.head.large {
+	block := s.head.Buf
+	if s.head.Large {
 		return "", ErrHeader
 	}
-	fields, err := splitFields(block)
+	fields, err := canon.Split(block)
 	if err != nil {
 		return "", err
 	}
@@ -201,21 +211,25 @@ func (s *Signer) sign() (string, error) {
 	}
 	now := time.Now()
 	for _, b := range s.sums {
-		b.sum()
+		b.Sum()
 	}
 	out := make([]byte, 0, 1024*len(s.plans))
-	canon := make([]byte, 0, len(block)+1024)
+	text := make([]byte, 0, len(block)+1024)
 	used := make([]bool, len(fields))
 	for i := range s.plans {
 		p := &s.plans[i]
 		names := s.names(p)
 		start := len(out)
-		out = p.appendField(out, names, p.body.digest[:], now)
+		bh := p.BodyHash
+		if bh == nil {
+			bh = p.body.Digest
+		}
+		out = p.appendField(out, names, bh, now)
 		clear(used)
-		canon = selectFields(canon[:0], block, fields, used, names, p.Header)
-		canon = appendHeader(canon, out[start:], p.Header)
-		canon = canon[:len(canon)-len(crlf)]
-		signature, err := p.sign(canon)
+		text = canon.Select(text[:0], block, fields, used, names, p.Header == Relaxed)
+		text = canon.AppendField(text, out[start:], p.Header == Relaxed)
+		text = text[:len(text)-len(crlf)]
+		signature, err := p.sign(text)
 		if err != nil {
 			return "", fmt.Errorf("dkim: signing with %s: %w", RecordName(p.Selector, p.Domain), err)
 		}
@@ -239,7 +253,7 @@ func (p *plan) sign(data []byte) ([]byte, error) {
 func (s *Signer) count(name string) int {
 	n := 0
 	for _, f := range s.found {
-		if f.is(s.head.buf, name) {
+		if f.Is(s.head.Buf, name) {
 			n++
 		}
 	}
@@ -315,7 +329,7 @@ func (p *plan) appendField(out []byte, names []string, bh []byte, now time.Time)
 	tag(" d=" + p.Domain)
 	tag(" s=" + p.Selector)
 	if p.Identity != "" {
-		tag(" i=" + encodeQP(p.Identity))
+		tag(" i=" + canon.EncodeQP(p.Identity))
 	}
 	tag(" t=" + strconv.FormatInt(now.Unix(), 10))
 	if p.Lifetime > 0 {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/auth"
+	"github.com/postrider/postrider/auth/internal/canon"
 	"github.com/postrider/postrider/internal/conformance"
 )
 
@@ -210,8 +211,8 @@ func TestSignErrors(t *testing.T) {
 		want error
 	}{
 		"no From":     {"To: a@example.org\r\n\r\n", k, ErrNoFrom},
-		"large":       {"From: a@example.org\r\nX: " + strings.Repeat("x", maxHeader) + "\r\n\r\n", k, ErrHeader},
-		"many fields": {"From: a@example.org\r\n" + strings.Repeat("a:\r\n", maxFields) + "\r\n", k, ErrHeader},
+		"large":       {"From: a@example.org\r\nX: " + strings.Repeat("x", canon.MaxHeader) + "\r\n\r\n", k, ErrHeader},
+		"many fields": {"From: a@example.org\r\n" + strings.Repeat("a:\r\n", canon.MaxFields) + "\r\n", k, ErrHeader},
 		"key fails":   {"From: a@example.org\r\n\r\n", failingKey{k}, errKey},
 	} {
 		o := good

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postrider/postrider/auth/internal/canon"
 	"github.com/postrider/postrider/smtp"
 )
 
@@ -21,6 +22,7 @@ var (
 	ErrSyntax      = errors.New("dkim: syntax error")
 	ErrAlgorithm   = errors.New("dkim: algorithm not supported")
 	ErrExpired     = errors.New("dkim: signature expired")
+	ErrFuture      = errors.New("dkim: signature from the future")
 	ErrKeyMissing  = errors.New("dkim: no key for signature")
 	ErrKeyRevoked  = errors.New("dkim: key revoked")
 	ErrKeyUnfit    = errors.New("dkim: key is not for this signature")
@@ -37,6 +39,20 @@ const (
 	RSASHA256     = "rsa-sha256"
 	Ed25519SHA256 = "ed25519-sha256"
 )
+
+// rsaSHA1 is verified only to be reported (Verifier.ReportWeak).
+const rsaSHA1 = "rsa-sha1"
+
+// errSHA1 is ErrAlgorithm when all that is wrong is rsa-sha1.
+var errSHA1 = fmt.Errorf("%w: rsa-sha1", ErrAlgorithm)
+
+// hashName is the hash of a=, as h= of a key record has it.
+func (s *Signature) hashName() string {
+	if s.Algorithm == rsaSHA1 {
+		return "sha1"
+	}
+	return "sha256"
+}
 
 // maxNames bounds the h= list of a signature; the longest in use have about 50.
 const maxNames = 256
@@ -72,15 +88,15 @@ func ParseSignature(value string) (*Signature, error) {
 	var later error // of the kind that other errors outrank
 	// d= and s= first, so that whatever else is wrong can be attributed.
 	for _, t := range tags {
-		switch t.name {
+		switch t.Name {
 		case "d":
-			if s.Domain, err = smtp.ParseDomain(t.value); err != nil || s.Domain[0] == '[' {
+			if s.Domain, err = smtp.ParseDomain(t.Value); err != nil || s.Domain[0] == '[' {
 				s.Domain = ""
 				return s, fmt.Errorf("%w: d=", ErrSyntax)
 			}
 			s.Identity = "@" + s.Domain
 		case "s":
-			if s.Selector, err = smtp.ParseDomain(t.value); err != nil || s.Selector[0] == '[' {
+			if s.Selector, err = smtp.ParseDomain(t.Value); err != nil || s.Selector[0] == '[' {
 				s.Selector = ""
 				return s, fmt.Errorf("%w: s=", ErrSyntax)
 			}
@@ -88,54 +104,57 @@ func ParseSignature(value string) (*Signature, error) {
 	}
 	identity := ""
 	for _, t := range tags {
-		switch t.name {
+		switch t.Name {
 		case "v":
-			if t.value != "1" {
+			if t.Value != "1" {
 				return s, fmt.Errorf("%w: v= is not 1", ErrSyntax)
 			}
 		case "a":
-			s.Algorithm = strings.ToLower(t.value)
-			if s.Algorithm != RSASHA256 && s.Algorithm != Ed25519SHA256 {
-				later = fmt.Errorf("%w: a=%.40q", ErrAlgorithm, t.value)
+			s.Algorithm = strings.ToLower(t.Value)
+			switch {
+			case s.Algorithm == rsaSHA1 && later == nil:
+				later = errSHA1
+			case s.Algorithm != RSASHA256 && s.Algorithm != Ed25519SHA256:
+				later = fmt.Errorf("%w: a=%.40q", ErrAlgorithm, t.Value)
 			}
 		case "b":
-			s.from, s.to = t.from, t.to
-			if s.Signature, err = decodeBase64(t.value); err != nil || len(s.Signature) == 0 {
+			s.from, s.to = t.From, t.To
+			if s.Signature, err = canon.DecodeBase64(t.Value); err != nil || len(s.Signature) == 0 {
 				return s, fmt.Errorf("%w: b= is not base64", ErrSyntax)
 			}
 		case "bh":
-			if s.BodyHash, err = decodeBase64(t.value); err != nil || len(s.BodyHash) == 0 {
+			if s.BodyHash, err = canon.DecodeBase64(t.Value); err != nil || len(s.BodyHash) == 0 {
 				return s, fmt.Errorf("%w: bh= is not base64", ErrSyntax)
 			}
 		case "c":
-			if later2 := s.parseCanonicalization(t.value); later2 != nil {
+			if later2 := s.parseCanonicalization(t.Value); later2 != nil {
 				later = later2
 			}
 		case "h":
-			if err := s.parseFields(t.value); err != nil {
+			if err := s.parseFields(t.Value); err != nil {
 				return s, err
 			}
 		case "i":
-			if identity, err = decodeQP(t.value); err != nil {
+			if identity, err = canon.DecodeQP(t.Value); err != nil {
 				return s, err
 			}
 		case "l":
-			if s.BodyLength, err = parseNumber(t.value, 76); err != nil {
+			if s.BodyLength, err = parseNumber(t.Value, 76); err != nil {
 				s.BodyLength = -1
 				return s, fmt.Errorf("%w: l=", ErrSyntax)
 			}
 		case "q":
-			if !listHas(t.value, "dns/txt") {
-				later = fmt.Errorf("%w: q=%.40q", ErrAlgorithm, t.value)
+			if !listHas(t.Value, "dns/txt") {
+				later = fmt.Errorf("%w: q=%.40q", ErrAlgorithm, t.Value)
 			}
 		case "t":
-			n, err := parseNumber(t.value, 12)
+			n, err := parseNumber(t.Value, 12)
 			if err != nil {
 				return s, fmt.Errorf("%w: t=", ErrSyntax)
 			}
 			s.Time = time.Unix(n, 0)
 		case "x":
-			n, err := parseNumber(t.value, 12)
+			n, err := parseNumber(t.Value, 12)
 			if err != nil {
 				return s, fmt.Errorf("%w: x=", ErrSyntax)
 			}
@@ -143,7 +162,7 @@ func ParseSignature(value string) (*Signature, error) {
 		}
 	}
 	for _, name := range [...]string{"v", "a", "b", "bh", "d", "h", "s"} {
-		if !slices.ContainsFunc(tags, func(t tag) bool { return t.name == name }) {
+		if !slices.ContainsFunc(tags, func(t canon.Tag) bool { return t.Name == name }) {
 			return s, fmt.Errorf("%w: no %s= tag", ErrSyntax, name)
 		}
 	}
@@ -160,9 +179,9 @@ func ParseSignature(value string) (*Signature, error) {
 
 func (s *Signature) parseCanonicalization(v string) error {
 	header, body, two := strings.Cut(v, "/")
-	s.Header = Canonicalization(strings.ToLower(trimFWS(header)))
+	s.Header = Canonicalization(strings.ToLower(canon.TrimFWS(header)))
 	if two {
-		s.Body = Canonicalization(strings.ToLower(trimFWS(body)))
+		s.Body = Canonicalization(strings.ToLower(canon.TrimFWS(body)))
 	}
 	if !s.Header.known() || !s.Body.known() {
 		return fmt.Errorf("%w: c=%.40q", ErrAlgorithm, v)
@@ -176,7 +195,7 @@ func (s *Signature) parseFields(v string) error {
 	if strings.Count(v, ":") >= maxNames {
 		return fmt.Errorf("%w: h= is too long", ErrSyntax)
 	}
-	s.Fields = splitColon(v)
+	s.Fields = canon.SplitColon(v)
 	from := false
 	for _, name := range s.Fields {
 		if name == "" {
@@ -213,7 +232,7 @@ func (s *Signature) identityDomain() string {
 // matter.
 func listHas(list, item string) bool {
 	for s := range strings.SplitSeq(list, ":") {
-		if strings.EqualFold(trimFWS(s), item) {
+		if strings.EqualFold(canon.TrimFWS(s), item) {
 			return true
 		}
 	}

@@ -1,14 +1,17 @@
 package dkim
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"slices"
 	"strings"
@@ -16,6 +19,7 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/auth"
+	"github.com/postrider/postrider/auth/internal/canon"
 	"github.com/postrider/postrider/auth/internal/dnserr"
 )
 
@@ -33,7 +37,14 @@ type Verifier struct {
 	// the top (RFC 6376 §6.1 lets a verifier choose); 0 = 5, negative = no
 	// limit.
 	MaxSignatures int
-	// Now is the time to hold x= against; nil = time.Now.
+	// Skew is how far the clocks of signer and verifier may be apart when t=
+	// and x= are held against the time; 0 = 5 min, negative = none.
+	Skew time.Duration
+	// ReportWeak verifies what is otherwise refused unseen (PermError):
+	// rsa-sha1, and RSA keys under 1024 bits (RFC 8301). What would pass is
+	// Policy then, with ErrAlgorithm or ErrKeyWeak. It never passes.
+	ReportWeak bool
+	// Now is the time to hold t= and x= against; nil = time.Now.
 	Now func() time.Time
 }
 
@@ -58,7 +69,7 @@ type Verification struct {
 // Reason returns why the result is not Pass in a few public words, "" after
 // Pass.
 func (v *Verification) Reason() string {
-	for _, err := range [...]error{ErrSyntax, ErrAlgorithm, ErrExpired, ErrKeyMissing, ErrKeyRevoked,
+	for _, err := range [...]error{ErrSyntax, ErrAlgorithm, ErrExpired, ErrFuture, ErrKeyMissing, ErrKeyRevoked,
 		ErrKeyUnfit, ErrKeyWeak, ErrKeyLookup, ErrBodyHash, ErrBodyPartial, ErrSignature} {
 		if errors.Is(v.Err, err) {
 			return strings.TrimPrefix(err.Error(), "dkim: ")
@@ -107,8 +118,8 @@ type Pass struct {
 	v      *Verifier
 	ctx    context.Context
 	cancel context.CancelFunc
-	head   headerBlock
-	fields []field
+	head   canon.Block
+	fields []canon.Field
 	checks []check
 	keys   []lookup
 	sums   []bodySum
@@ -134,8 +145,8 @@ type check struct {
 
 // bodySum is one hash of the body, shared by the signatures that want it.
 type bodySum struct {
-	*bodyHasher
-	canon Canonicalization
+	*canon.Body
+	sha1 bool
 }
 
 // lookup is one key record being fetched; txt and err are valid after the
@@ -150,15 +161,15 @@ type lookup struct {
 // the DNS.
 func (p *Pass) Write(b []byte) (int, error) {
 	n := len(b)
-	if !p.head.done {
-		b = p.head.write(b)
-		if p.head.done {
+	if !p.head.Done {
+		b = p.head.Write(b)
+		if p.head.Done {
 			p.headerEnds()
 		}
 	}
 	if len(b) > 0 {
 		for i := range p.sums {
-			p.sums[i].write(b)
+			p.sums[i].Write(b)
 		}
 	}
 	return n, nil
@@ -168,10 +179,10 @@ func (p *Pass) Write(b []byte) (int, error) {
 // has seen all of it; nil before, or when it is too large. It must not be
 // changed.
 func (p *Pass) Header() []byte {
-	if !p.head.done {
+	if !p.head.Done {
 		return nil
 	}
-	return p.head.buf
+	return p.head.Buf
 }
 
 // End ends the message and returns its header, which need not have been
@@ -181,17 +192,17 @@ func (p *Pass) End() []byte {
 	if !p.parsed {
 		p.headerEnds()
 	}
-	return p.head.buf
+	return p.head.Buf
 }
 
 // headerEnds finds the signatures and sends for their keys.
 func (p *Pass) headerEnds() {
 	p.parsed = true
-	if p.head.large {
+	if p.head.Large {
 		p.err = ErrHeader
 		return
 	}
-	if p.fields, p.err = splitFields(p.head.buf); p.err != nil {
+	if p.fields, p.err = canon.Split(p.head.Buf); p.err != nil {
 		return
 	}
 	limit := p.v.MaxSignatures
@@ -199,7 +210,7 @@ func (p *Pass) headerEnds() {
 		limit = 5
 	}
 	for i, f := range p.fields {
-		if !f.is(p.head.buf, FieldName) {
+		if !f.Is(p.head.Buf, FieldName) {
 			continue
 		}
 		if len(p.checks) == limit {
@@ -230,26 +241,36 @@ func (p *Pass) headerEnds() {
 // begin parses one signature and says what it needs.
 func (p *Pass) begin(i int) check {
 	f := p.fields[i]
-	raw := p.head.buf[f.start:f.end]
+	raw := p.head.Buf[f.Start:f.End]
 	colon := strings.IndexByte(string(raw), ':')
 	c := check{field: i, sum: -1}
 	s, err := ParseSignature(string(raw[colon+1:]))
 	c.out.Signature = s
 	s.from, s.to = s.from+colon+1, s.to+colon+1
-	if err == nil && !s.Expires.IsZero() && p.now().After(s.Expires) {
-		err = ErrExpired
+	sha1sum := false
+	if err == errSHA1 && p.v.ReportWeak {
+		sha1sum, err = true, nil
 	}
-	if err == nil && len(s.BodyHash) != sha256.Size {
+	if err == nil {
+		err = p.v.checkTime(s)
+	}
+	if size := sha256.Size; err == nil && (sha1sum && len(s.BodyHash) != sha1.Size || !sha1sum && len(s.BodyHash) != size) {
 		err = fmt.Errorf("%w: bh= has %d octets", ErrSyntax, len(s.BodyHash))
 	}
 	if err != nil {
 		c.out.Result, c.out.Err = auth.PermError, err
 		return c
 	}
-	c.sum = slices.IndexFunc(p.sums, func(b bodySum) bool { return b.canon == s.Body && b.limit == s.BodyLength })
+	c.sum = slices.IndexFunc(p.sums, func(b bodySum) bool {
+		return b.Relaxed == (s.Body == Relaxed) && b.Limit == s.BodyLength && b.sha1 == sha1sum
+	})
 	if c.sum < 0 {
 		c.sum = len(p.sums)
-		p.sums = append(p.sums, bodySum{bodyHasher: newBodyHasher(s.Body, s.BodyLength), canon: s.Body})
+		h := sha256.New()
+		if sha1sum {
+			h = sha1.New()
+		}
+		p.sums = append(p.sums, bodySum{Body: canon.NewBody(h, s.Body == Relaxed, s.BodyLength), sha1: sha1sum})
 	}
 	name := RecordName(s.Selector, s.Domain) + "."
 	c.key = slices.IndexFunc(p.keys, func(k lookup) bool { return k.name == name })
@@ -260,11 +281,27 @@ func (p *Pass) begin(i int) check {
 	return c
 }
 
-func (p *Pass) now() time.Time {
-	if p.v.Now != nil {
-		return p.v.Now()
+// checkTime holds t= and x= against the clock (RFC 6376 §3.5).
+func (v *Verifier) checkTime(s *Signature) error {
+	if s.Time.IsZero() && s.Expires.IsZero() {
+		return nil
 	}
-	return time.Now()
+	skew := v.Skew
+	if skew == 0 {
+		skew = 5 * time.Minute
+	}
+	skew = max(skew, 0)
+	now := time.Now()
+	if v.Now != nil {
+		now = v.Now()
+	}
+	switch {
+	case !s.Expires.IsZero() && now.Add(-skew).After(s.Expires):
+		return ErrExpired
+	case s.Time.After(now.Add(skew)):
+		return ErrFuture
+	}
+	return nil
 }
 
 // Results ends the message, waits for the keys, and returns what became of
@@ -278,7 +315,7 @@ func (p *Pass) Results() ([]Verification, error) {
 	p.ended = true
 	p.End()
 	for i := range p.sums {
-		p.sums[i].sum()
+		p.sums[i].Sum()
 	}
 	p.wg.Wait()
 	p.cancel()
@@ -286,15 +323,15 @@ func (p *Pass) Results() ([]Verification, error) {
 		return nil, p.err
 	}
 	used := make([]bool, len(p.fields))
-	canon := make([]byte, 0, 2*len(p.head.buf))
+	text := make([]byte, 0, 2*len(p.head.Buf))
 	p.out = make([]Verification, len(p.checks))
 	for i := range p.checks {
 		c := &p.checks[i]
 		if c.sum >= 0 {
 			clear(used)
 			used[c.field] = true
-			canon = p.signed(canon[:0], c, used)
-			c.out.Result, c.out.Err = c.finish(&p.keys[c.key], p.sums[c.sum].bodyHasher, canon)
+			text = p.signed(text[:0], c, used)
+			c.out.Result, c.out.Err = c.finish(&p.keys[c.key], p.sums[c.sum], text, p.v.ReportWeak)
 		}
 		p.out[i] = c.out
 	}
@@ -312,52 +349,113 @@ func (p *Pass) Close() error {
 // signed appends what the signature was made over (RFC 6376 §3.7).
 func (p *Pass) signed(dst []byte, c *check, used []bool) []byte {
 	s := c.out.Signature
-	block := p.head.buf
-	dst = selectFields(dst, block, p.fields, used, s.Fields, s.Header)
+	block := p.head.Buf
+	dst = canon.Select(dst, block, p.fields, used, s.Fields, s.Header == Relaxed)
 	f := p.fields[c.field]
-	raw := block[f.start:f.end]
+	raw := block[f.Start:f.End]
 	// The signature's own field comes last, with b= empty and without its
 	// line end. It is put together behind dst first.
 	end := len(dst)
 	dst = append(append(dst, raw[:s.from]...), raw[s.to:]...)
 	own := dst[end:]
-	dst = appendHeader(dst, own, s.Header)
+	dst = canon.AppendField(dst, own, s.Header == Relaxed)
 	return append(dst[:end], dst[end+len(own):len(dst)-len(crlf)]...)
 }
 
 // finish judges a signature whose key has come.
-func (c *check) finish(key *lookup, body *bodyHasher, signed []byte) (auth.Result, error) {
+func (c *check) finish(key *lookup, body bodySum, signed []byte, weak bool) (auth.Result, error) {
 	s := c.out.Signature
-	if err := c.findKey(key); err != nil {
+	if err := c.findKey(key, weak); err != nil {
 		if errors.Is(err, ErrKeyLookup) {
 			return auth.TempError, err
 		}
 		return auth.PermError, err
 	}
-	if subtle.ConstantTimeCompare(body.digest[:], s.BodyHash) != 1 || s.BodyLength > body.n {
+	if subtle.ConstantTimeCompare(body.Digest, s.BodyHash) != 1 || s.BodyLength > body.N {
 		return auth.Fail, ErrBodyHash
 	}
-	digest := sha256.Sum256(signed)
-	switch k := c.out.Key.PublicKey.(type) {
-	case *rsa.PublicKey:
-		if err := rsa.VerifyPKCS1v15(k, crypto.SHA256, digest[:], s.Signature); err != nil {
-			return auth.Fail, fmt.Errorf("%w: %w", ErrSignature, err)
-		}
-	case ed25519.PublicKey:
-		if !ed25519.Verify(k, digest[:], s.Signature) {
-			return auth.Fail, ErrSignature
-		}
+	if err := verifyKey(c.out.Key.PublicKey, body.sha1, signed, s.Signature); err != nil {
+		return auth.Fail, err
 	}
-	if s.BodyLength >= 0 && body.n > s.BodyLength {
-		c.out.Unsigned = body.n - s.BodyLength
+	if s.BodyLength >= 0 && body.N > s.BodyLength {
+		c.out.Unsigned = body.N - s.BodyLength
 		return auth.Policy, ErrBodyPartial
+	}
+	if body.sha1 {
+		return auth.Policy, errSHA1
+	}
+	if k, ok := c.out.Key.PublicKey.(*rsa.PublicKey); ok {
+		if err := checkRSA(k); err != nil {
+			return auth.Policy, err
+		}
 	}
 	return auth.Pass, nil
 }
 
+// verifyKey holds a signature against what was signed.
+func verifyKey(key crypto.PublicKey, sha1sum bool, signed, signature []byte) error {
+	switch k := key.(type) {
+	case *rsa.PublicKey:
+		h := crypto.SHA256
+		var digest []byte
+		if sha1sum {
+			sum := sha1.Sum(signed)
+			h, digest = crypto.SHA1, sum[:]
+		} else {
+			sum := sha256.Sum256(signed)
+			digest = sum[:]
+		}
+		if k.N.BitLen() < minRSA {
+			if !verifyShort(k, h, digest, signature) {
+				return ErrSignature
+			}
+			return nil
+		}
+		if err := rsa.VerifyPKCS1v15(k, h, digest, signature); err != nil {
+			return fmt.Errorf("%w: %w", ErrSignature, err)
+		}
+	case ed25519.PublicKey:
+		digest := sha256.Sum256(signed)
+		if !ed25519.Verify(k, digest[:], signature) {
+			return ErrSignature
+		}
+	}
+	return nil
+}
+
+// verifyShort is RSASSA-PKCS1-v1_5 (RFC 8017 §8.2.2) for the short keys that
+// crypto/rsa refuses, so that they can be reported.
+func verifyShort(k *rsa.PublicKey, h crypto.Hash, digest, signature []byte) bool {
+	info := sha256Info
+	if h == crypto.SHA1 {
+		info = sha1Info
+	}
+	size := (k.N.BitLen() + 7) / 8
+	tail := len(info) + len(digest)
+	if len(signature) != size || size < tail+11 {
+		return false
+	}
+	want := bytes.Repeat([]byte{0xff}, size)
+	want[0], want[1], want[size-tail-1] = 0, 1, 0
+	copy(want[size-tail:], info)
+	copy(want[size-len(digest):], digest)
+	n := new(big.Int).SetBytes(signature)
+	if n.Cmp(k.N) >= 0 {
+		return false
+	}
+	got := n.Exp(n, big.NewInt(int64(k.E)), k.N).FillBytes(make([]byte, size))
+	return bytes.Equal(got, want)
+}
+
+// The DigestInfo before the digest (RFC 8017 §9.2).
+const (
+	sha256Info = "\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
+	sha1Info   = "\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14"
+)
+
 // findKey reads the records that came and takes the first that is a key for
 // this signature; several are not forbidden (RFC 6376 §6.1.2).
-func (c *check) findKey(k *lookup) error {
+func (c *check) findKey(k *lookup, weak bool) error {
 	switch {
 	case dnserr.NotFound(k.err):
 		return ErrKeyMissing
@@ -368,8 +466,8 @@ func (c *check) findKey(k *lookup) error {
 	}
 	var first error
 	for _, txt := range k.txt {
-		r, err := ParseRecord(txt)
-		if err == nil {
+		r, err := parseRecord(txt)
+		if err == nil || weak && errors.Is(err, ErrKeyWeak) {
 			c.out.Key = r
 			if err = r.fits(c.out.Signature); err == nil {
 				return nil
@@ -387,15 +485,15 @@ func (r *Record) fits(s *Signature) error {
 	var ok bool
 	switch r.PublicKey.(type) {
 	case *rsa.PublicKey:
-		ok = s.Algorithm == RSASHA256
+		ok = s.Algorithm == RSASHA256 || s.Algorithm == rsaSHA1
 	case ed25519.PublicKey:
 		ok = s.Algorithm == Ed25519SHA256
 	}
 	switch {
 	case !ok:
 		return fmt.Errorf("%w: its type is not that of a=%s", ErrKeyUnfit, s.Algorithm)
-	case r.Hashes != nil && !slices.Contains(r.Hashes, "sha256"):
-		return fmt.Errorf("%w: h= does not allow sha256", ErrKeyUnfit)
+	case r.Hashes != nil && !slices.Contains(r.Hashes, s.hashName()):
+		return fmt.Errorf("%w: h= does not allow %s", ErrKeyUnfit, s.hashName())
 	case r.Services != nil && !slices.Contains(r.Services, "*") && !slices.Contains(r.Services, "email"):
 		return fmt.Errorf("%w: s= does not allow e-mail", ErrKeyUnfit)
 	case r.Strict && s.identityDomain() != s.Domain:

@@ -132,7 +132,7 @@ func TestAuthorDomains(t *testing.T) {
 func TestMethodResult(t *testing.T) {
 	z := txtZone("_dmarc.example.org", "v=DMARC1; p=reject; t=y")
 	m := (&Evaluator{Resolver: z}).Evaluate(t.Context(), "example.org", Identifiers{}).MethodResult()
-	if m.Result != auth.Fail || m.Comment != "p=reject dis=quarantine" || m.Prop("header", "from") != "example.org" {
+	if m.Result != auth.Fail || m.Comment != "p=reject" || m.Prop("header", "from") != "example.org" || m.Prop("policy", "dmarc") != "quarantine" {
 		t.Errorf("%+v", m)
 	}
 }

@@ -12,8 +12,15 @@
 //
 // The policy record and the organizational domain are found by the DNS tree
 // walk of RFC 9989 §4.10, at most eight queries for each domain in question,
-// and not with a public suffix list as in RFC 7489. The tags pct, rf and ri
-// of RFC 7489 are ignored.
+// and not with a public suffix list as in RFC 7489 (package psl has that, for
+// comparison). The tags pct, rf and ri of RFC 7489 are ignored. Lint says what
+// is wrong with a record, or could be better.
+//
+// A message with several author domains, or none, is outside the RFC, which
+// makes it a way around every policy: EvaluateAll evaluates each domain and
+// returns the strictest outcome.
+//
+// Reports are made and read by package dmarcreport.
 //
 // The np tag speaks of domains that do not exist. Only a resolver whose errors
 // have a method NXDomain() bool can tell; a plain *net.Resolver says "not

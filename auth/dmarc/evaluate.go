@@ -26,7 +26,19 @@ const MaxAuthors = 4
 // once.
 type Evaluator struct {
 	Resolver Resolver // nil = net.DefaultResolver
+	// Organizational gives the organizational domain of a domain, without the
+	// DNS; nil = the tree walk of RFC 9989. With psl.Organizational it is found
+	// as RFC 7489 §3.2 has it, which shows what receivers do that have not
+	// moved on. The tags are those of RFC 9989 either way.
+	Organizational func(domain string) string
 }
+
+// The methods of discovery, in the words of aggregate reports
+// (RFC 9990 §3.1.1.5).
+const (
+	TreeWalk         = "treewalk"
+	PublicSuffixList = "psl"
+)
 
 // Identifier is a domain and what SPF or DKIM said of it.
 type Identifier struct {
@@ -54,8 +66,12 @@ type Evaluation struct {
 	// NonExistent says that the author domain does not exist; it is looked
 	// into only where np could matter.
 	NonExistent bool
-	// Policy is the one of p, sp and np that applies to Domain.
+	// Policy is the one of p, sp and np that applies to Domain; Tag is which,
+	// "" when it is none of them but the NoPolicy of a broken record.
 	Policy Policy
+	Tag    string
+	// Method is how the policy was looked for: TreeWalk or PublicSuffixList.
+	Method string
 	// Disposition is what the domain owner asks to be done with this message:
 	// NoPolicy unless Result is Fail, else Policy, one step weaker when
 	// the record says t=y. It is a request: RFC 9989 §5.4 leaves the decision
@@ -86,9 +102,9 @@ type Discovery struct {
 // Discover finds the policy for an author domain (RFC 9989 §4.10.1), which
 // need not wait for SPF and DKIM.
 func (e *Evaluator) Discover(ctx context.Context, author string) *Discovery {
-	d := &Discovery{tree: tree{ctx: ctx, resolver: e.Resolver}}
-	if e.Resolver == nil {
-		d.tree.resolver = net.DefaultResolver
+	d := &Discovery{tree: e.tree(ctx), ev: Evaluation{Method: TreeWalk}}
+	if e.Organizational != nil {
+		d.ev.Method = PublicSuffixList
 	}
 	var err error
 	if d.ev.Domain, err = smtp.ParseDomain(author); err != nil || d.ev.Domain[0] == '[' {
@@ -99,6 +115,26 @@ func (e *Evaluator) Discover(ctx context.Context, author string) *Discovery {
 		return d.end(auth.TempError, err)
 	}
 	return d
+}
+
+func (e *Evaluator) tree(ctx context.Context) tree {
+	t := tree{ctx: ctx, resolver: e.Resolver, listed: e.Organizational}
+	if t.resolver == nil {
+		t.resolver = net.DefaultResolver
+	}
+	return t
+}
+
+// OrganizationalDomain returns the organizational domain of a domain
+// (RFC 9989 §4.10.2). The error wraps ErrLookup, or is that of
+// smtp.ParseDomain.
+func (e *Evaluator) OrganizationalDomain(ctx context.Context, domain string) (string, error) {
+	domain, err := smtp.ParseDomain(domain)
+	if err != nil {
+		return "", err
+	}
+	t := e.tree(ctx)
+	return t.organizational(domain)
 }
 
 func (d *Discovery) end(r auth.Result, err error) *Discovery {
@@ -114,22 +150,13 @@ func (d *Discovery) discover() error {
 		return f.err
 	}
 	if f.record == nil {
-		walk, err := d.tree.walk(author)
-		if err != nil {
+		var err error
+		if f, err = d.tree.above(author); err != nil {
 			return err
 		}
-		if len(walk) == 0 {
+		if f.record == nil {
 			d.end(auth.None, nil)
 			return nil
-		}
-		// The organizational domain's record, else that of the public suffix
-		// domain, which ends a walk.
-		f = walk[len(walk)-1]
-		org := organizational(author, walk)
-		for _, w := range walk {
-			if w.domain == org {
-				f = w
-			}
 		}
 	}
 	d.ev.PolicyDomain, d.ev.Record = f.domain, f.record
@@ -140,13 +167,13 @@ func (d *Discovery) discover() error {
 			return err
 		}
 	}
-	policy, applies := f.record.policyFor(sub, d.ev.NonExistent)
+	policy, tag, applies := f.record.policyFor(sub, d.ev.NonExistent)
 	if !applies {
 		d.end(auth.None, nil)
 		d.ev.Record, d.ev.PolicyDomain = nil, ""
 		return nil
 	}
-	d.ev.Policy = policy
+	d.ev.Policy, d.ev.Tag = policy, tag
 	return nil
 }
 
@@ -212,15 +239,12 @@ func (d *Discovery) aligned(domain string, mode Alignment) (bool, error) {
 	if mode == Strict || domain == "" || top(domain) != top(author) {
 		return false, nil
 	}
-	mine, err := d.tree.walk(author)
+	mine, err := d.tree.organizational(author)
 	if err != nil {
 		return false, err
 	}
-	theirs, err := d.tree.walk(domain)
-	if err != nil {
-		return false, err
-	}
-	return organizational(author, mine) == organizational(domain, theirs), nil
+	theirs, err := d.tree.organizational(domain)
+	return mine == theirs && err == nil, err
 }
 
 // top returns the last label: domains that differ there have nothing in
@@ -314,9 +338,6 @@ func (ev *Evaluation) MethodResult() auth.MethodResult {
 	m := auth.MethodResult{Method: "dmarc", Result: ev.Result}
 	if ev.Record != nil {
 		m.Comment = "p=" + string(ev.Policy)
-		if ev.Result == auth.Fail {
-			m.Comment += " dis=" + string(ev.Disposition)
-		}
 	}
 	switch {
 	case errors.Is(ev.Err, ErrNoAuthor):
@@ -329,5 +350,43 @@ func (ev *Evaluation) MethodResult() auth.MethodResult {
 	if ev.Domain != "" {
 		m.Props = []auth.Property{{Type: "header", Name: "from", Value: ev.Domain}}
 	}
+	if ev.Result == auth.Fail {
+		m.Props = append(m.Props, auth.Property{Type: "policy", Name: "dmarc", Value: string(ev.Disposition)})
+	}
 	return m
+}
+
+// String says in a line of text what came out and why, for logs and people.
+func (ev *Evaluation) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s for %s", ev.Result, ev.Domain)
+	switch {
+	case ev.Err != nil:
+		fmt.Fprintf(&b, ": %v", ev.Err)
+	case ev.Record == nil:
+		b.WriteString(": no policy is published")
+	case ev.SPFAligned && ev.DKIMAligned:
+		b.WriteString(": SPF and DKIM are aligned")
+	case ev.SPFAligned:
+		b.WriteString(": SPF is aligned")
+	case ev.DKIMAligned:
+		b.WriteString(": DKIM is aligned")
+	default:
+		b.WriteString(": neither SPF nor DKIM passed for an aligned domain")
+	}
+	if ev.Record == nil {
+		return b.String()
+	}
+	if ev.Tag == "" {
+		fmt.Fprintf(&b, "; the record of %s is broken and counts as p=none", ev.PolicyDomain)
+	} else {
+		fmt.Fprintf(&b, "; %s=%s of %s", ev.Tag, ev.Policy, ev.PolicyDomain)
+	}
+	if ev.NonExistent {
+		b.WriteString(", the domain does not exist")
+	}
+	if ev.Result == auth.Fail && ev.Disposition != ev.Policy {
+		fmt.Fprintf(&b, ", which t=y weakens to %s", ev.Disposition)
+	}
+	return b.String()
 }

@@ -233,19 +233,16 @@ func (r *Record) String() string {
 }
 
 // policyFor returns the policy of r for a domain below the one it was found
-// at (sub), and whether DMARC applies at all.
-func (r *Record) policyFor(sub, missing bool) (Policy, bool) {
-	if r.Broken {
-		return NoPolicy, len(r.AggregateReports) > 0
+// at (sub), the tag it stands in, and whether DMARC applies at all
+// (RFC 9989 §4.10.1).
+func (r *Record) policyFor(sub, missing bool) (Policy, string, bool) {
+	switch {
+	case r.Broken:
+		return NoPolicy, "", len(r.AggregateReports) > 0
+	case sub && missing && r.NonExistent != "":
+		return r.NonExistent, "np", true
+	case sub && r.Subdomain != "":
+		return r.Subdomain, "sp", true
 	}
-	if !sub {
-		return r.Policy, true
-	}
-	if missing && r.NonExistent != "" {
-		return r.NonExistent, true
-	}
-	if r.Subdomain != "" {
-		return r.Subdomain, true
-	}
-	return r.Policy, true
+	return r.Policy, "p", true
 }

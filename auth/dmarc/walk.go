@@ -23,6 +23,7 @@ type Resolver interface {
 type tree struct {
 	ctx      context.Context
 	resolver Resolver
+	listed   func(domain string) string // nil = walk
 	queries  []string
 	cache    map[string]found
 }
@@ -120,6 +121,39 @@ func (t *tree) walk(domain string) ([]found, error) {
 func parent(domain string) string {
 	_, up, _ := strings.Cut(domain, ".")
 	return up
+}
+
+// above returns the record that applies to a domain without one of its own:
+// that of its organizational domain, else that of the public suffix domain
+// above it (RFC 9989 §4.10.1).
+func (t *tree) above(domain string) (found, error) {
+	if t.listed != nil {
+		f := t.at(t.listed(domain))
+		return f, f.err
+	}
+	walk, err := t.walk(domain)
+	if err != nil || len(walk) == 0 {
+		return found{}, err
+	}
+	org := organizational(domain, walk)
+	for _, w := range walk {
+		if w.domain == org {
+			return w, nil
+		}
+	}
+	return walk[len(walk)-1], nil // a public suffix domain ends a walk
+}
+
+// organizational returns the organizational domain of a domain.
+func (t *tree) organizational(domain string) (string, error) {
+	if t.listed != nil {
+		return t.listed(domain), nil
+	}
+	walk, err := t.walk(domain)
+	if err != nil {
+		return "", err
+	}
+	return organizational(domain, walk), nil
 }
 
 // organizational selects the organizational domain of domain from the records

@@ -188,7 +188,9 @@ func TestVerdicts(t *testing.T) {
 }
 
 func TestSlowDNS(t *testing.T) {
-	z, msg := world(t)
+	var z *zone
+	var msg string
+	synctest.Test(t, func(t *testing.T) { z, msg = world(t) }) // at the time of bubbles
 	z.wait = 3 * time.Second
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()

@@ -1,25 +1,29 @@
-package dkim
+package canon
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 )
 
-// tag is one tag=value of a list (RFC 6376 §3.2). from and to are where the
+// ErrTags is wrapped by what is wrong with a tag list.
+var ErrTags = errors.New("malformed tag list")
+
+// Tag is one tag=value of a list (RFC 6376 §3.2). from and to are where the
 // value lies in the list, white space around it included.
-type tag struct {
-	name, value string
-	from, to    int
+type Tag struct {
+	Name, Value string
+	From, To    int
 }
 
 // maxTags bounds the work on one list; the longest in use have about 15.
 const maxTags = 64
 
-// parseTags splits a tag list. Values come without the white space around
+// ParseTags splits a tag list. Values come without the white space around
 // them; folds inside are left in. A repeated name is an error.
-func parseTags(list string) ([]tag, error) {
-	tags := make([]tag, 0, 12)
+func ParseTags(list string) ([]Tag, error) {
+	tags := make([]Tag, 0, 12)
 	for pos := 0; pos < len(list); {
 		end := strings.IndexByte(list[pos:], ';')
 		if end < 0 {
@@ -28,19 +32,19 @@ func parseTags(list string) ([]tag, error) {
 			end += pos
 		}
 		spec := list[pos:end]
-		if trimFWS(spec) != "" {
+		if TrimFWS(spec) != "" {
 			name, value, ok := strings.Cut(spec, "=")
-			t := tag{name: trimFWS(name), value: trimFWS(value), from: pos + len(name) + 1, to: end}
-			if !ok || !isTagName(t.name) {
-				return nil, fmt.Errorf("%w: %.40q is no tag", ErrSyntax, spec)
+			t := Tag{Name: TrimFWS(name), Value: TrimFWS(value), From: pos + len(name) + 1, To: end}
+			if !ok || !isTagName(t.Name) {
+				return nil, fmt.Errorf("%w: %.40q is no tag", ErrTags, spec)
 			}
 			for _, other := range tags {
-				if other.name == t.name {
-					return nil, fmt.Errorf("%w: tag %s= twice", ErrSyntax, t.name)
+				if other.Name == t.Name {
+					return nil, fmt.Errorf("%w: tag %s= twice", ErrTags, t.Name)
 				}
 			}
 			if len(tags) == maxTags {
-				return nil, fmt.Errorf("%w: too many tags", ErrSyntax)
+				return nil, fmt.Errorf("%w: too many tags", ErrTags)
 			}
 			tags = append(tags, t)
 		}
@@ -62,7 +66,7 @@ func isTagName(s string) bool {
 
 func isFWS(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
-func trimFWS(s string) string {
+func TrimFWS(s string) string {
 	for len(s) > 0 && isFWS(s[0]) {
 		s = s[1:]
 	}
@@ -72,8 +76,8 @@ func trimFWS(s string) string {
 	return s
 }
 
-// dropFWS returns s without any white space.
-func dropFWS(s string) string {
+// DropFWS returns s without any white space.
+func DropFWS(s string) string {
 	if !strings.ContainsAny(s, " \t\r\n") {
 		return s
 	}
@@ -86,17 +90,17 @@ func dropFWS(s string) string {
 	return string(b)
 }
 
-// splitColon splits a colon-separated list with white space around its items.
-func splitColon(s string) []string {
+// SplitColon splits a colon-separated list with white space around its items.
+func SplitColon(s string) []string {
 	items := make([]string, 0, 1+strings.Count(s, ":"))
 	for item := range strings.SplitSeq(s, ":") {
-		items = append(items, trimFWS(item))
+		items = append(items, TrimFWS(item))
 	}
 	return items
 }
 
-// decodeBase64 decodes a base64string of RFC 6376 §2.10: white space anywhere.
-func decodeBase64(s string) ([]byte, error) {
+// DecodeBase64 decodes a base64string of RFC 6376 §2.10: white space anywhere.
+func DecodeBase64(s string) ([]byte, error) {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
 		if !isFWS(s[i]) {
@@ -107,9 +111,9 @@ func decodeBase64(s string) ([]byte, error) {
 	return b[:n], err
 }
 
-// decodeQP decodes dkim-quoted-printable (RFC 6376 §2.11).
-func decodeQP(s string) (string, error) {
-	s = dropFWS(s)
+// DecodeQP decodes dkim-quoted-printable (RFC 6376 §2.11).
+func DecodeQP(s string) (string, error) {
+	s = DropFWS(s)
 	if !strings.Contains(s, "=") {
 		return s, nil
 	}
@@ -120,11 +124,11 @@ func decodeQP(s string) (string, error) {
 			continue
 		}
 		if i+2 >= len(s) {
-			return "", fmt.Errorf("%w: quoted-printable", ErrSyntax)
+			return "", fmt.Errorf("%w: quoted-printable", ErrTags)
 		}
 		hi, lo := strings.IndexByte(hexDigits, s[i+1]), strings.IndexByte(hexDigits, s[i+2])
 		if hi < 0 || lo < 0 {
-			return "", fmt.Errorf("%w: quoted-printable", ErrSyntax)
+			return "", fmt.Errorf("%w: quoted-printable", ErrTags)
 		}
 		b = append(b, byte(hi<<4|lo))
 		i += 2
@@ -134,8 +138,8 @@ func decodeQP(s string) (string, error) {
 
 const hexDigits = "0123456789ABCDEF"
 
-// encodeQP is the inverse of decodeQP.
-func encodeQP(s string) string {
+// EncodeQP is the inverse of DecodeQP.
+func EncodeQP(s string) string {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
 		c := s[i]
