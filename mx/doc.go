@@ -12,4 +12,7 @@
 // A *net.Resolver is a [Resolver]; package resolver has one with a cache,
 // which also tells NXDOMAIN from no data, and package mxtest has one for
 // tests, with a real DNS server.
+//
+// A Resolver that is a [Querier] too turns DANE on (RFC 7672); Sender.STS does so
+// for MTA-STS (RFC 8461), and Sender.OnAttempt feeds package tlsrpt.
 package mx

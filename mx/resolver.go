@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/postrider/postrider/mx/dane"
 )
 
 // Resolver is the DNS that routes need; *net.Resolver is one. Names are given
@@ -26,7 +28,8 @@ type Resolver interface {
 // changed.
 type Querier interface {
 	// Query asks for one type of record (RFC 1035 §3.2.2 and its
-	// successors): A, AAAA, MX, TXT, PTR or TLSA. No such record is an error, as in Resolver.
+	// successors): A, AAAA, CNAME, MX, TXT, PTR or TLSA. No such record is an
+	// error, as in Resolver. Of a CNAME, only whether it is there is told.
 	Query(ctx context.Context, name string, qtype uint16) (*Answer, error)
 }
 
@@ -49,10 +52,7 @@ type Answer struct {
 }
 
 // TLSA is a record that binds a certificate to a name (RFC 6698 §2.1).
-type TLSA struct {
-	Usage, Selector, MatchingType uint8
-	Data                          []byte
-}
+type TLSA = dane.Record
 
 // notFound reports whether err says that there is no such record.
 func notFound(err error) bool {
@@ -73,3 +73,13 @@ func nxDomain(err error) bool {
 	}
 	return notFound(err)
 }
+
+// Errors of the security of a host, wrapped in Attempt.TLS.
+var (
+	// ErrBogus: DNSSEC says that an answer is forged, or cannot say
+	// (RFC 7672 §2.1.1).
+	ErrBogus = errors.New("mx: TLSA records cannot be looked up")
+	// ErrNotInPolicy: the MTA-STS policy does not name the host (RFC 8461
+	// §4.1).
+	ErrNotInPolicy = errors.New("mx: host is not in the MTA-STS policy")
+)

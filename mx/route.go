@@ -4,14 +4,17 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/postrider/postrider/smtp"
+	"github.com/postrider/postrider/smtp/smtpclient"
 )
 
 // Route is where mail for a domain goes.
@@ -28,6 +31,8 @@ type Route struct {
 	Secure bool
 	// TTL is how long the route may be kept; 0 = unknown.
 	TTL time.Duration
+	// Auth logs in at each host; nil = no login. It is for fixed routes.
+	Auth *smtpclient.Auth
 }
 
 // Host is a mail exchanger.
@@ -36,7 +41,51 @@ type Host struct {
 	Name string
 	// Pref is the preference; the lowest is tried first.
 	Pref uint16
+	// Port is where it listens; 0 = Sender.Port.
+	Port uint16
 }
+
+// Via returns the route to fixed hosts, tried in their order: a smarthost, or
+// the way to a domain that has no MX. Each is a name or an address literal,
+// perhaps with a port: "relay.example.org:587", "[192.0.2.1]", "192.0.2.1:25".
+func Via(hosts ...string) (*Route, error) {
+	if len(hosts) == 0 {
+		return nil, errNoHosts
+	}
+	r := &Route{Secure: true}
+	for i, h := range hosts {
+		host, port := h, ""
+		if name, p, err := net.SplitHostPort(h); err == nil {
+			host, port = name, p
+		}
+		host = strings.Trim(host, "[]")
+		if ip, err := netip.ParseAddr(strings.TrimPrefix(host, "IPv6:")); err == nil {
+			host = "[" + ip.String() + "]"
+			if ip.Unmap().Is6() {
+				host = "[IPv6:" + ip.String() + "]"
+			}
+		}
+		name, err := smtp.ParseDomain(host)
+		if err != nil {
+			return nil, fmt.Errorf("mx: host %q: %w", h, err)
+		}
+		out := Host{Name: name, Pref: uint16(min(i, 1<<16-1))}
+		if port != "" {
+			n, err := strconv.ParseUint(port, 10, 16)
+			if err != nil || n == 0 {
+				return nil, fmt.Errorf("mx: host %q: malformed port", h)
+			}
+			out.Port = uint16(n)
+		}
+		if i == 0 {
+			r.Domain = name
+		}
+		r.Hosts = append(r.Hosts, out)
+	}
+	return r, nil
+}
+
+var errNoHosts = errors.New("mx: a route needs a host")
 
 // Site names the set of hosts that the route prefers: domains with the same
 // site share their hosts, and their limits.
@@ -96,7 +145,7 @@ func Lookup(ctx context.Context, r Resolver, domain string, own ...string) (*Rou
 		// A name that is none of a host's (an IP address, a lone dot beside
 		// others) is passed over.
 		if name, ok := hostName(m.Host); ok {
-			route.Hosts = append(route.Hosts, Host{name, m.Pref})
+			route.Hosts = append(route.Hosts, Host{Name: name, Pref: m.Pref})
 		}
 	}
 	if len(route.Hosts) == 0 {

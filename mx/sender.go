@@ -2,15 +2,14 @@ package mx
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/postrider/postrider/mx/mtasts"
 	"github.com/postrider/postrider/smtp"
 	"github.com/postrider/postrider/smtp/smtpclient"
 )
@@ -42,13 +41,46 @@ type Sender struct {
 	// Names are this system's own host names, for the loop rule of RFC 5321
 	// §5.1: MX hosts from them on are not tried.
 	Names []string
+	// STS finds MTA-STS policies (RFC 8461), which are then kept to;
+	// *mtasts.Client does. nil = there are none.
+	STS interface {
+		Lookup(ctx context.Context, domain string) (*mtasts.Policy, error)
+	}
+	// Route chooses a way other than the MX for a domain, perhaps by who
+	// sends: see [Via]. nil, and a nil Route, mean the MX. It is called at
+	// each delivery and each Group, the latter with a zero from.
+	Route func(ctx context.Context, from smtp.Address, domain string) (*Route, error)
+	// Providers are patterns such as "*.mail.protection.outlook.com": all
+	// domains whose preferred hosts match the same one are one site, whatever
+	// the names of their own hosts there.
+	Providers []string
+	// Allow says whether an address may be connected to; [Public] keeps
+	// strangers' MX records from reaching into one's own network. nil = any.
+	// It is not asked for hosts of Route.
+	Allow func(netip.Addr) bool
+	// Sources are the local addresses to connect from, of either family;
+	// empty = as the system chooses. Pool's or Dialer's DialContext must be
+	// nil then.
+	Sources []Source
+	// OnAttempt is told of each host tried, and of each domain for which
+	// there was none to try. It is called in the middle of a delivery.
+	OnAttempt func(Attempt)
 	// MaxHosts and MaxAddrs bound what one delivery tries: 5 hosts, those
 	// that exist or whose DNS fails, and 10 addresses (RFC 5321 §5.1 asks for
 	// at least two). Negative = no limit.
 	MaxHosts, MaxAddrs int
 
-	mu    sync.Mutex
-	sites map[string]site
+	mu     sync.Mutex
+	sites  map[string]site
+	broken map[string]time.Time // hosts whose TLS failed, and when
+}
+
+// Source is a local address to send from.
+type Source struct {
+	Addr netip.Addr
+	// Weight is its share of the connections among those of its family; 0 =
+	// 1, negative = none.
+	Weight int
 }
 
 type site struct {
@@ -56,22 +88,52 @@ type site struct {
 	expires time.Time
 }
 
-// Bounds of what Group keeps.
+// brokenFor is how long a host's broken TLS is remembered.
+const brokenFor = time.Hour
+
+// isBroken reports whether the TLS of a host failed lately.
+func (s *Sender) isBroken(host string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, ok := s.broken[host]
+	return ok && time.Since(at) < brokenFor
+}
+
+func (s *Sender) setBroken(host string) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken == nil {
+		s.broken = map[string]time.Time{}
+	}
+	if len(s.broken) >= maxSites {
+		maps.DeleteFunc(s.broken, func(_ string, at time.Time) bool { return now.Sub(at) >= brokenFor })
+	}
+	if len(s.broken) < maxSites {
+		s.broken[host] = now
+	}
+}
+
+// Bounds of what Group keeps, and of hosts whose TLS is broken.
 const (
 	maxSites   = 10_000
 	minSiteAge = 30 * time.Second
 	maxSiteAge = time.Hour
 )
 
-// Deliver sends env to the hosts of each of its recipients' domains, one
-// domain after the other, and returns a result for each recipient, in order;
-// see [smtpclient.Conn.Send] for ctx, env and body.
+// Deliver sends env to the hosts of its recipients' domains and returns a
+// result for each recipient, in order; see [smtpclient.Conn.Send] for ctx, env
+// and body. Domains with the same hosts, and no policy of their own, go in one
+// transaction; otherwise one domain is delivered to after the other.
 //
 // Hosts are tried in the order of the route, but one of the most preferred
 // that has an idle connection comes first. The next host is tried after a
 // host that cannot be reached, that refuses to talk, or that answers with a
 // temporary error of its own; not after an answer about the message or a
 // recipient, and not when the final dot was sent and no answer came.
+//
+// Where TLS is opportunistic, a host whose TLS is broken gets the message in
+// plain text, and for an hour is not asked for TLS again.
 func (s *Sender) Deliver(ctx context.Context, env *smtp.Envelope, body Body) []smtp.Result {
 	results := make([]smtp.Result, len(env.To))
 	var domains []string
@@ -88,8 +150,25 @@ func (s *Sender) Deliver(ctx context.Context, env *smtp.Envelope, body Body) []s
 		}
 		byDomain[d] = append(byDomain[d], i)
 	}
-	for _, d := range domains {
-		s.deliver(ctx, d, env, byDomain[d], body, results)
+	var all []*delivery
+	byRoute := map[string]*delivery{}
+	for _, name := range domains {
+		d := s.prepare(ctx, name, env, byDomain[name], body, results)
+		if d == nil {
+			continue // it has its results
+		}
+		key, alone := d.key()
+		if other := byRoute[key]; other != nil && !alone {
+			other.join(d)
+			continue
+		}
+		if !alone {
+			byRoute[key] = d
+		}
+		all = append(all, d)
+	}
+	for _, d := range all {
+		d.run(ctx)
 	}
 	return results
 }
@@ -105,11 +184,11 @@ func (s *Sender) Group(ctx context.Context, domain string) (string, error) {
 	if ok && now.Before(known.expires) {
 		return known.name, nil
 	}
-	route, err := Lookup(ctx, s.resolver(), domain, s.Names...)
+	route, _, err := s.route(ctx, smtp.Address{}, domain)
 	if err != nil {
 		return "", err
 	}
-	known = site{route.Site(), now.Add(min(max(route.TTL, minSiteAge), maxSiteAge))}
+	known = site{s.siteOf(route), now.Add(min(max(route.TTL, minSiteAge), maxSiteAge))}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sites == nil {
@@ -128,6 +207,34 @@ func (s *Sender) Group(ctx context.Context, domain string) (string, error) {
 	return known.name, nil
 }
 
+// route finds the way to a domain; fixed says that it is not by MX.
+func (s *Sender) route(ctx context.Context, from smtp.Address, domain string) (r *Route, fixed bool, err error) {
+	if s.Route != nil {
+		if r, err = s.Route(ctx, from, domain); r != nil || err != nil {
+			return r, true, err
+		}
+	}
+	r, err = Lookup(ctx, s.resolver(), domain, s.Names...)
+	return r, false, err
+}
+
+// siteOf is the route's Site, or the provider that it belongs to.
+func (s *Sender) siteOf(r *Route) string {
+	for _, p := range s.Providers {
+		suffix := strings.TrimPrefix(strings.ToLower(p), "*")
+		all := true
+		for _, h := range r.Hosts {
+			if h.Pref == r.Hosts[0].Pref {
+				all = all && strings.HasSuffix(h.Name, suffix)
+			}
+		}
+		if all && len(r.Hosts) > 0 {
+			return p
+		}
+	}
+	return r.Site()
+}
+
 func (s *Sender) resolver() Resolver {
 	if s.Resolver == nil {
 		return net.DefaultResolver
@@ -135,195 +242,9 @@ func (s *Sender) resolver() Resolver {
 	return s.Resolver
 }
 
-// attempt is the delivery to one domain.
-type attempt struct {
-	s       *Sender
-	env     smtp.Envelope // To is what is left
-	left    []int         // of the caller's recipients
-	body    Body
-	results []smtp.Result
-	need    smtpclient.Security
-	site    string
-	hosts   int // tried
-	addrs   int
-	best    *smtp.Error // the failure to report when no host answers
-}
-
-func (s *Sender) deliver(ctx context.Context, domain string, env *smtp.Envelope, idx []int, body Body, results []smtp.Result) {
-	a := &attempt{s: s, env: *env, left: idx, body: body, results: results, need: s.Need}
-	a.env.To = make([]smtp.Recipient, len(idx))
-	for k, i := range idx {
-		a.env.To[k] = env.To[i]
-	}
-	route, err := Lookup(ctx, s.resolver(), domain, s.Names...)
-	if err != nil {
-		a.rest(err)
-		return
-	}
-	a.site = route.Site()
-	switch {
-	case env.RequireTLS && !env.From.IsZero():
-		if !route.Secure {
-			a.rest(&smtp.Error{Code: 550, Enhanced: smtp.EnhancedCode{5, 7, 30}, Scope: smtp.ScopeRoute,
-				Text: "REQUIRETLS needs a mail exchanger that DNSSEC proves"})
-			return
-		}
-		a.need = smtpclient.Verified
-	case env.TLSOptional && a.need > smtpclient.Plain:
-		a.need = smtpclient.Opportunistic // RFC 8689 §4.2.2
-	}
-	hosts, warm := a.preferWarm(route)
-	for _, h := range hosts {
-		if len(a.left) == 0 || ctx.Err() != nil && a.best != nil {
-			break
-		}
-		if max := orDefault(s.MaxHosts, 5); max > 0 && a.hosts >= max {
-			break
-		}
-		a.host(ctx, h, warm)
-	}
-	if a.best == nil {
-		a.best = routeError(550, smtp.EnhancedCode{5, 4, 4}, "No mail exchanger of "+route.Domain+" has an address", nil)
-		if route.Implicit {
-			a.best.Text = "Domain " + route.Domain + " has neither mail exchanger nor address"
-		}
-	}
-	a.rest(a.best)
-}
-
 func orDefault(n, def int) int {
 	if n == 0 {
 		return def
 	}
 	return n
-}
-
-// rest gives err to everyone left. A host whose own error it is stays named.
-func (a *attempt) rest(err error) {
-	for _, i := range a.left {
-		if a.results[i].Err != err {
-			a.results[i] = smtp.Result{Err: err}
-		}
-	}
-}
-
-// preferWarm puts the hosts of the best preference that have idle connections
-// first, and returns their addresses.
-func (a *attempt) preferWarm(route *Route) ([]Host, map[string]string) {
-	if a.s.Pool == nil {
-		return route.Hosts, nil
-	}
-	idle := a.s.Pool.Idle(a.site)
-	if len(idle) == 0 {
-		return route.Hosts, nil
-	}
-	warm := map[string]string{}
-	for _, t := range idle {
-		if _, ok := warm[t.Name]; !ok {
-			warm[t.Name] = t.Addr
-		}
-	}
-	hosts := slices.Clone(route.Hosts)
-	best := 0
-	for best < len(hosts) && hosts[best].Pref == hosts[0].Pref {
-		best++
-	}
-	slices.SortStableFunc(hosts[:best], func(x, y Host) int {
-		_, wx := warm[x.Name]
-		_, wy := warm[y.Name]
-		switch {
-		case wx == wy:
-			return 0
-		case wx:
-			return -1
-		}
-		return 1
-	})
-	return hosts, warm
-}
-
-// host tries the addresses of one host.
-func (a *attempt) host(ctx context.Context, h Host, warm map[string]string) {
-	s := a.s
-	network := s.Network
-	if network == "" {
-		network = "ip"
-	}
-	list, err := addrs(ctx, s.resolver(), h.Name, network)
-	if err != nil {
-		switch {
-		case !notFound(err):
-			a.hosts++ // it took its time, too
-			a.note(temporary(ctx, h.Name, err))
-		case a.best == nil && nxDomain(err):
-			a.note(routeError(550, smtp.EnhancedCode{5, 1, 2}, "Host "+h.Name+" does not exist", err))
-		case a.best == nil:
-			a.note(routeError(550, smtp.EnhancedCode{5, 4, 4}, "Host "+h.Name+" has no address", err))
-		}
-		return
-	}
-	a.hosts++
-	port := s.Port
-	if port == 0 {
-		port = 25
-	}
-	targets := make([]string, len(list))
-	for i, ip := range list {
-		targets[i] = netip.AddrPortFrom(ip, port).String()
-	}
-	if w, ok := warm[h.Name]; ok {
-		if i := slices.Index(targets, w); i > 0 {
-			targets[0], targets[i] = targets[i], targets[0]
-		}
-	}
-	for _, addr := range targets {
-		if max := orDefault(s.MaxAddrs, 10); len(a.left) == 0 || ctx.Err() != nil && a.best != nil || max > 0 && a.addrs >= max {
-			return
-		}
-		a.addrs++
-		a.send(ctx, smtpclient.Target{Addr: addr, Name: strings.TrimPrefix(strings.Trim(h.Name, "[]"), "IPv6:"), Group: a.site, Need: a.need})
-	}
-}
-
-// send tries one address, and keeps those recipients for the next whom the
-// host itself failed.
-func (a *attempt) send(ctx context.Context, t smtpclient.Target) {
-	var results []smtp.Result
-	if a.s.Pool != nil {
-		results = a.s.Pool.Send(ctx, t, &a.env, a.body)
-	} else {
-		results = a.s.Dialer.Send(ctx, t, &a.env, a.body)
-	}
-	var left []int
-	var to []smtp.Recipient
-	for k, res := range results {
-		i := a.left[k]
-		var e *smtp.Error
-		if res.Err != nil && errors.As(res.Err, &e) && a.another(ctx, e) {
-			a.note(e)
-			a.results[i] = smtp.Result{Err: a.best, Reply: res.Reply, Hop: res.Hop}
-			if a.best != e {
-				a.results[i] = smtp.Result{Err: a.best}
-			}
-			left = append(left, i)
-			to = append(to, a.env.To[k])
-			continue
-		}
-		a.results[i] = res
-	}
-	a.left, a.env.To = left, to
-}
-
-// another reports whether e asks for another host. 5yz in place of the
-// banner speaks of the host as well (RFC 5321 §3.1, RFC 7504 §5).
-func (a *attempt) another(ctx context.Context, e *smtp.Error) bool {
-	return e.Scope == smtp.ScopeHost && !e.Unsure && ctx.Err() == nil
-}
-
-// note keeps the failure to report: the last one, but a temporary one rather
-// than a permanent one, since the host may come back.
-func (a *attempt) note(e *smtp.Error) {
-	if a.best == nil || e.Temporary() || !a.best.Temporary() {
-		a.best = e
-	}
 }

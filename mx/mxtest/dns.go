@@ -223,6 +223,11 @@ func (d *DNS) answer(q *dns.Msg, network string, limited bool) *dns.Msg {
 			return nil
 		case n.fault("SERVFAIL", qtype):
 			m.Rcode = dns.RcodeServerFailure
+		case n.fault("BOGUS", qtype):
+			m.Rcode = dns.RcodeServerFailure
+			if o := m.IsEdns0(); o != nil {
+				o.Option = append(o.Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeDNSBogus})
+			}
 		case n.fault("REFUSED", qtype):
 			m.Rcode = dns.RcodeRefused
 		case n.fault("NXDOMAIN", qtype):

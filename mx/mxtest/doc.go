@@ -10,5 +10,6 @@
 //	sender := &mx.Sender{Resolver: dns}
 //
 // A *DNS has the lookup methods of *net.Resolver and is a mx.Resolver and
-// mx.Querier. Listen serves it over UDP and TCP to programs that ask a server.
+// mx.Querier. Listen serves it over UDP and TCP to programs that ask a server. A
+// World has mail hosts too.
 package mxtest

@@ -23,6 +23,7 @@ import (
 // follows, as in "SERVFAIL MX":
 //
 //	SERVFAIL, REFUSED   the server answers so
+//	BOGUS               SERVFAIL, because DNSSEC found the records forged
 //	NXDOMAIN            there is no such name, whatever stands beside it
 //	TIMEOUT             no answer; the resolver in memory fails at once
 //	TRUNCATE            over UDP the answer is empty and says truncated
@@ -57,7 +58,7 @@ func (n *node) parse(name, line string) error {
 	case "SECURE":
 		n.secure = true
 		return nil
-	case "SERVFAIL", "REFUSED", "NXDOMAIN", "TIMEOUT", "TRUNCATE":
+	case "SERVFAIL", "REFUSED", "BOGUS", "NXDOMAIN", "TIMEOUT", "TRUNCATE":
 		qtype := dns.TypeANY
 		if rest != "" {
 			var ok bool

@@ -10,6 +10,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/postrider/postrider/mx"
+	"github.com/postrider/postrider/mx/dane"
 )
 
 // collect takes the records of qtype for a.Name out of msg, following the
@@ -69,12 +70,15 @@ func add(a *mx.Answer, rr dns.RR) bool {
 		}
 		a.TXT = append(a.TXT, b.String())
 		return true
+	case *dns.CNAME: // asked for by type
+		return true
 	case *dns.PTR:
 		a.PTR = append(a.PTR, rr.Ptr)
 		return true
 	case *dns.TLSA:
 		if data, err := hex.DecodeString(rr.Certificate); err == nil {
-			a.TLSA = append(a.TLSA, mx.TLSA{Usage: rr.Usage, Selector: rr.Selector, MatchingType: rr.MatchingType, Data: data})
+			a.TLSA = append(a.TLSA, mx.TLSA{Usage: dane.Usage(rr.Usage), Selector: dane.Selector(rr.Selector),
+				MatchingType: dane.MatchingType(rr.MatchingType), Data: data})
 			return true
 		}
 	}

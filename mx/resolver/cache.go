@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"hash/maphash"
 	"sync"
 	"time"
 
@@ -27,13 +28,29 @@ type cacheEntry struct {
 	expires time.Time
 }
 
-// cache keeps answers and their absence. It is bounded in entries.
+// cache keeps answers and their absence. It is bounded in entries, and each
+// of those in octets.
 type cache struct {
+	once   sync.Once
+	seed   maphash.Seed
+	shards [shardCount]shard
+}
+
+// shardCount keeps those who look up different names out of each other's way.
+const shardCount = 16
+
+type shard struct {
 	mu      sync.RWMutex
 	entries map[cacheKey]cacheEntry
 }
 
-func (c *cache) get(key cacheKey, now time.Time) (*mx.Answer, error, bool) {
+func (c *cache) shard(key cacheKey) *shard {
+	c.once.Do(func() { c.seed = maphash.MakeSeed() })
+	return &c.shards[maphash.Comparable(c.seed, key)%shardCount]
+}
+
+func (all *cache) get(key cacheKey, now time.Time) (*mx.Answer, error, bool) {
+	c := all.shard(key)
 	c.mu.RLock()
 	e, ok := c.entries[key]
 	c.mu.RUnlock()
@@ -43,11 +60,13 @@ func (c *cache) get(key cacheKey, now time.Time) (*mx.Answer, error, bool) {
 	return e.answer, e.err, true
 }
 
-func (c *cache) put(key cacheKey, a *mx.Answer, err error, ttl uint32, size int) {
+func (all *cache) put(key cacheKey, a *mx.Answer, err error, ttl uint32, size int) {
 	if ttl == 0 || size <= 0 {
 		return
 	}
+	size = max(size/shardCount, 1)
 	now := time.Now()
+	c := all.shard(key)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.entries == nil {
@@ -61,7 +80,7 @@ func (c *cache) put(key cacheKey, a *mx.Answer, err error, ttl uint32, size int)
 
 // evict drops, of a few entries that chance picks, those that are over, or
 // else the one that will be first.
-func (c *cache) evict(now time.Time) {
+func (c *shard) evict(now time.Time) {
 	var soonest cacheKey
 	var at time.Time
 	n, dropped := 0, false

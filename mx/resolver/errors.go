@@ -13,6 +13,9 @@ var (
 	ErrNoData = errors.New("no such record")
 	// ErrServer: the servers answered that they cannot (SERVFAIL, REFUSED…).
 	ErrServer = errors.New("server failure")
+	// ErrBogus: a server says that DNSSEC found the answer forged or broken
+	// (RFC 4035 §4.3, by RFC 8914's codes).
+	ErrBogus = errors.New("bogus: DNSSEC validation failed")
 	// ErrTimeout: no server answered in time.
 	ErrTimeout = errors.New("timeout")
 	// ErrMalformed: the answer cannot be understood, or is beyond the limits.

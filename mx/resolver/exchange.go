@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
-	"os"
 	"strings"
 	"time"
 
@@ -24,88 +22,43 @@ const (
 	maxStray = 64
 )
 
-// system is what /etc/resolv.conf says.
-type system struct {
-	servers []string
-	trustAD bool
-}
-
-func (r *Resolver) servers() ([]string, bool) {
-	r.once.Do(func() {
-		if r.Servers == nil {
-			r.system = readSystem("/etc/resolv.conf")
-			return
-		}
-		for _, s := range r.Servers {
-			r.system.servers = append(r.system.servers, withPort(s))
-		}
-	})
-	return r.system.servers, r.system.trustAD || r.TrustAD
-}
-
-func readSystem(path string) system {
-	var s system
-	if b, err := os.ReadFile(path); err == nil {
-		for line := range strings.Lines(string(b)) {
-			f := strings.Fields(line)
-			switch {
-			case len(f) > 1 && f[0] == "nameserver" && len(s.servers) < 3:
-				s.servers = append(s.servers, withPort(f[1]))
-			case len(f) > 1 && f[0] == "options":
-				for _, o := range f[1:] {
-					s.trustAD = s.trustAD || o == "trust-ad"
-				}
-			}
-		}
-	}
-	if s.servers == nil {
-		s.servers = []string{"127.0.0.1:53"}
-	}
-	return s
-}
-
-func withPort(s string) string {
-	if ip, err := netip.ParseAddr(s); err == nil {
-		return netip.AddrPortFrom(ip, 53).String()
-	}
-	if _, _, err := net.SplitHostPort(s); err != nil {
-		return net.JoinHostPort(s, "53")
-	}
-	return s
-}
-
-func loopback(server string) bool {
-	ap, err := netip.ParseAddrPort(server)
-	return err == nil && ap.Addr().IsLoopback()
-}
-
 // ask goes through the servers until one answers NOERROR or NXDOMAIN. secure
 // says that the server vouches for the answer and may be believed.
-func (r *Resolver) ask(ctx context.Context, name string, qtype uint16) (msg *dns.Msg, server string, secure bool, err error) {
-	servers, trustAD := r.servers()
+func (r *Resolver) ask(ctx context.Context, name string, qtype uint16) (msg *dns.Msg, from string, secure bool, err error) {
+	if err := r.start(); err != nil {
+		return nil, "", false, err
+	}
 	attempts := r.Attempts
 	if attempts <= 0 {
 		attempts = 2
 	}
 	for range attempts {
-		for _, server = range servers {
-			if ctx.Err() != nil {
-				return nil, server, false, ctx.Err()
+		for _, s := range r.order() {
+			from = s.text
+			if s.via == "udp" {
+				from = s.addr
 			}
-			var m *dns.Msg
-			var e error
-			m, e = r.exchange(ctx, server, name, qtype, true)
+			if ctx.Err() != nil {
+				return nil, from, false, ctx.Err()
+			}
+			m, e := r.exchange(ctx, s, name, qtype, true)
 			if e == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented) {
 				// A server from before EDNS0 (RFC 6891 §7).
-				m, e = r.exchange(ctx, server, name, qtype, false)
+				m, e = r.exchange(ctx, s, name, qtype, false)
+			}
+			if ctx.Err() == nil || e == nil {
+				s.heed(e)
 			}
 			switch {
 			case e == nil && (m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError):
-				return m, server, m.AuthenticatedData && (trustAD || loopback(server)), nil
+				return m, from, m.AuthenticatedData && (r.trustAD || s.loopback()), nil
+			case e == nil && isBogus(m):
+				// Another server may not have looked, and would be believed.
+				return nil, from, false, ErrBogus
 			case e == nil:
 				err = fmt.Errorf("%w: %s", ErrServer, dns.RcodeToString[m.Rcode])
 			case ctx.Err() != nil:
-				return nil, server, false, ctx.Err()
+				return nil, from, false, ctx.Err()
 			case isTimeout(e):
 				if err == nil || !errors.Is(err, ErrServer) {
 					err = ErrTimeout
@@ -118,12 +71,35 @@ func (r *Resolver) ask(ctx context.Context, name string, qtype uint16) (msg *dns
 	if err == nil {
 		err = ErrTimeout
 	}
-	return nil, server, false, err
+	return nil, from, false, err
+}
+
+// isBogus reports whether a server says that DNSSEC found the answer forged
+// or broken: the extended errors 5 to 12 (RFC 8914 §4).
+func isBogus(m *dns.Msg) bool {
+	if m.Rcode != dns.RcodeServerFailure {
+		return false
+	}
+	if opt := m.IsEdns0(); opt != nil {
+		for _, o := range opt.Option {
+			if e, ok := o.(*dns.EDNS0_EDE); ok && e.InfoCode >= dns.ExtendedErrorCodeDNSSECIndeterminate && e.InfoCode <= dns.ExtendedErrorCodeNSECMissing {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // exchange asks one server, over TCP when the answer does not fit UDP.
-func (r *Resolver) exchange(ctx context.Context, server, name string, qtype uint16, edns bool) (*dns.Msg, error) {
+func (r *Resolver) exchange(ctx context.Context, s *server, name string, qtype uint16, edns bool) (*dns.Msg, error) {
+	timeout := r.Timeout
+	if timeout <= 0 {
+		timeout = 3 * time.Second
+	}
 	q := &dns.Msg{}
+	if r.MixCase {
+		name = mixCase(name)
+	}
 	q.SetQuestion(name, qtype)
 	var id [2]byte
 	rand.Read(id[:])
@@ -136,9 +112,17 @@ func (r *Resolver) exchange(ctx context.Context, server, name string, qtype uint
 	if err != nil {
 		return nil, ErrName
 	}
-	m, err := r.roundTrip(ctx, "udp", server, q, wire)
+	if s.via != "udp" {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		if s.via == "tls" {
+			return r.overTLS(ctx, s, q, wire)
+		}
+		return r.overHTTPS(ctx, s, q, wire)
+	}
+	m, err := r.roundTrip(ctx, timeout, "udp", s.addr, q, wire)
 	if err == nil && m.Truncated {
-		m, err = r.roundTrip(ctx, "tcp", server, q, wire)
+		m, err = r.roundTrip(ctx, timeout, "tcp", s.addr, q, wire)
 		if err == nil && m.Truncated {
 			err = fmt.Errorf("%w: truncated over TCP", ErrMalformed)
 		}
@@ -148,18 +132,10 @@ func (r *Resolver) exchange(ctx context.Context, server, name string, qtype uint
 
 // roundTrip sends one question over one connection of its own, so that the
 // system chooses a new source port for each (RFC 5452 §4.5).
-func (r *Resolver) roundTrip(ctx context.Context, network, server string, q *dns.Msg, wire []byte) (*dns.Msg, error) {
-	timeout := r.Timeout
-	if timeout <= 0 {
-		timeout = 3 * time.Second
-	}
+func (r *Resolver) roundTrip(ctx context.Context, timeout time.Duration, network, addr string, q *dns.Msg, wire []byte) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	dial := r.DialContext
-	if dial == nil {
-		dial = (&net.Dialer{}).DialContext
-	}
-	nc, err := dial(ctx, network, server)
+	nc, err := r.dial(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -169,10 +145,31 @@ func (r *Resolver) roundTrip(ctx context.Context, network, server string, q *dns
 	if network == "tcp" {
 		return overTCP(nc, q, wire)
 	}
-	return overUDP(nc, q, wire)
+	return overUDP(nc, q, wire, r.MixCase)
 }
 
-func overUDP(nc net.Conn, q *dns.Msg, wire []byte) (*dns.Msg, error) {
+func (r *Resolver) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if r.DialContext != nil {
+		return r.DialContext(ctx, network, addr)
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, addr)
+}
+
+// mixCase gives the letters of name a random case, which the answer has to
+// repeat: that makes it harder to forge (draft-vixie-dnsext-dns0x20).
+func mixCase(name string) string {
+	b := []byte(name)
+	bits := make([]byte, len(b))
+	rand.Read(bits)
+	for i, c := range b {
+		if c >= 'a' && c <= 'z' && bits[i]&1 == 1 {
+			b[i] = c - 32
+		}
+	}
+	return string(b)
+}
+
+func overUDP(nc net.Conn, q *dns.Msg, wire []byte, exact bool) (*dns.Msg, error) {
 	if _, err := nc.Write(wire); err != nil {
 		return nil, err
 	}
@@ -182,7 +179,7 @@ func overUDP(nc net.Conn, q *dns.Msg, wire []byte) (*dns.Msg, error) {
 		if err != nil {
 			return nil, err
 		}
-		m, err := unpack(buf[:n], q)
+		m, err := unpack(buf[:n], q, exact)
 		if errors.Is(err, errStray) {
 			continue
 		}
@@ -204,7 +201,7 @@ func overTCP(nc net.Conn, q *dns.Msg, wire []byte) (*dns.Msg, error) {
 	if _, err := io.ReadFull(nc, buf); err != nil {
 		return nil, err
 	}
-	m, err := unpack(buf, q)
+	m, err := unpack(buf, q, false)
 	if errors.Is(err, errStray) {
 		err = fmt.Errorf("%w: answer to another question", ErrMalformed)
 	}
@@ -214,15 +211,15 @@ func overTCP(nc net.Conn, q *dns.Msg, wire []byte) (*dns.Msg, error) {
 var errStray = errors.New("not the answer to this question")
 
 // unpack reads an answer to q. One with another id or question is a stray,
-// whoever sent it (RFC 5452 §9.1).
-func unpack(b []byte, q *dns.Msg) (*dns.Msg, error) {
+// whoever sent it (RFC 5452 §9.1); exact says that the case of letters counts.
+func unpack(b []byte, q *dns.Msg, exact bool) (*dns.Msg, error) {
 	if len(b) < 12 || binary.BigEndian.Uint16(b) != q.Id || b[2]&0x80 == 0 {
 		return nil, errStray
 	}
 	m := &dns.Msg{}
 	err := m.Unpack(b)
 	if len(m.Question) == 1 {
-		if got, want := m.Question[0], q.Question[0]; got.Qtype != want.Qtype || got.Qclass != want.Qclass || !strings.EqualFold(got.Name, want.Name) {
+		if got, want := m.Question[0], q.Question[0]; got.Qtype != want.Qtype || got.Qclass != want.Qclass || !strings.EqualFold(got.Name, want.Name) || exact && got.Name != want.Name {
 			return nil, errStray
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,11 +102,25 @@ func FuzzAnswer(f *testing.F) {
 }
 
 func TestSystem(t *testing.T) {
-	if s := readSystem("testdata/resolv.conf"); len(s.servers) != 2 || s.servers[0] != "192.0.2.53:53" || s.servers[1] != "[2001:db8::53]:53" || !s.trustAD {
-		t.Errorf("%+v", s)
+	if s, err := readSystem("testdata/resolv.conf"); err != nil || len(s.servers) != 2 || s.servers[0] != "192.0.2.53" || s.servers[1] != "2001:db8::53" || !s.trustAD || s.rotate {
+		t.Errorf("%+v %v", s, err)
 	}
-	if s := readSystem("testdata/none"); len(s.servers) != 1 || s.servers[0] != "127.0.0.1:53" || s.trustAD {
-		t.Errorf("%+v", s)
+	if s, err := readSystem("testdata/none"); !errors.Is(err, errNoServers) {
+		t.Errorf("%+v %v", s, err)
+	}
+	for text, want := range map[string]string{
+		"192.0.2.53": "udp 192.0.2.53:53", "192.0.2.53:5353": "udp 192.0.2.53:5353", "2001:db8::53": "udp [2001:db8::53]:53", "[2001:db8::53]:5353": "udp [2001:db8::53]:5353",
+		"tls://192.0.2.53#dns.example": "tls 192.0.2.53:853 dns.example", "tls://dns.example": "tls dns.example:853 dns.example", "tls://[2001:db8::53]:8853#a": "tls [2001:db8::53]:8853 a",
+		"https://dns.example/dns-query": "https dns.example https://dns.example/dns-query", "quic://dns.example": "",
+	} {
+		s, err := parseServer(text)
+		got := ""
+		if err == nil {
+			got = strings.Join(strings.Fields(s.via+" "+s.addr+" "+s.name+" "+s.url), " ")
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q (%v)", text, got, want, err)
+		}
 	}
 }
 
@@ -135,11 +150,14 @@ func TestStray(t *testing.T) {
 		"empty":    edit(func(m *dns.Msg) { m.Question = nil }),
 		"short":    pack(good)[:11],
 	} {
-		if _, err := unpack(b, q); !errors.Is(err, errStray) {
+		if _, err := unpack(b, q, false); !errors.Is(err, errStray) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := unpack(edit(func(m *dns.Msg) { m.Question[0].Name = "A.tEst." }), q); err != nil {
+	if _, err := unpack(edit(func(m *dns.Msg) { m.Question[0].Name = "A.tEst." }), q, false); err != nil {
+		t.Error(err)
+	}
+	if _, err := unpack(edit(func(m *dns.Msg) { m.Question[0].Name = "A.tEst." }), q, true); !errors.Is(err, errStray) {
 		t.Error(err)
 	}
 }

@@ -2,12 +2,15 @@ package resolver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -18,9 +21,24 @@ import (
 // Resolver asks DNS servers. The zero Resolver is ready. Its fields are
 // read-only once it is in use, and it may be used from many goroutines.
 type Resolver struct {
-	// Servers are recursive servers as host:port or IP address; nil = those
-	// of /etc/resolv.conf, read once, or 127.0.0.1 without one.
+	// Servers are recursive servers: an IP address, perhaps with a port,
+	// "tls://192.0.2.1#dns.example" for DNS over TLS (RFC 7858) with the name
+	// that the certificate must be for, or "https://dns.example/dns-query" for
+	// DNS over HTTPS (RFC 8484). nil = those of /etc/resolv.conf, read once;
+	// where there is none, as on Windows, they must be named.
+	//
+	// They are asked in their order; one that gave no answer lately comes
+	// last.
 	Servers []string
+	// Rotate begins with another server for each question.
+	Rotate bool
+	// MixCase asks for names in random case and takes no answer over UDP that
+	// does not repeat it ("0x20"); a few servers never do.
+	MixCase bool
+	// TLS is the configuration for DNS over TLS; nil = the zero tls.Config.
+	TLS *tls.Config
+	// HTTP is the client for DNS over HTTPS; nil = http.DefaultClient.
+	HTTP *http.Client
 	// Timeout is how long one server is waited for; 0 = 3 s.
 	Timeout time.Duration
 	// Attempts is how often the list of servers is gone through; 0 = 2.
@@ -33,13 +51,17 @@ type Resolver struct {
 	// or all if /etc/resolv.conf has "options trust-ad", are believed.
 	TrustAD bool
 	// DialContext opens "udp" and "tcp" connections to servers, as
-	// net.Dialer's does; nil = a net.Dialer.
+	// net.Dialer's does; nil = a net.Dialer. DNS over HTTPS has its own.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	once    sync.Once
-	system  system
-	cache   cache
-	flights flights
+	once     sync.Once
+	startErr error
+	servers  []*server
+	trustAD  bool
+	rotate   bool
+	turn     atomic.Uint32
+	cache    cache
+	flights  flights
 }
 
 var _ interface {
@@ -50,8 +72,8 @@ var _ interface {
 // maxCNAME bounds a chain of aliases, over all questions it takes.
 const maxCNAME = 12
 
-// Query asks for the records of one name and type: A, AAAA, MX, TXT, PTR or
-// TLSA. Without records it gives an *Error. The Answer may be shared with
+// Query asks for the records of one name and type: A, AAAA, CNAME, MX, TXT, PTR
+// or TLSA. Without records it gives an *Error. The Answer may be shared with
 // others: it is not to be changed. Questions for the same that come while one
 // is on its way wait for its answer.
 func (r *Resolver) Query(ctx context.Context, name string, qtype uint16) (*mx.Answer, error) {
