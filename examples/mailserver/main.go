@@ -40,7 +40,7 @@ func parse(args []string, usage io.Writer) (*config, error) {
 	c := &config{listen: map[string]*string{}}
 	f := flag.NewFlagSet("mailserver", flag.ContinueOnError)
 	f.SetOutput(usage)
-	f.StringVar(&c.data, "data", "", "`directory` to keep mail in; empty = in memory")
+	f.StringVar(&c.data, "data", "", "`directory` to keep mail in, so far only what is queued; empty = in memory")
 	f.Var(&c.domains, "domain", "mail `domain` to serve, repeatable (default example.test)")
 	f.Var(&c.users, "user", "`addr:password`, repeatable (default alice and bob)")
 	for _, l := range []struct{ name, addr, use string }{
@@ -67,8 +67,6 @@ func parse(args []string, usage io.Writer) (*config, error) {
 	switch {
 	case f.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
-	case c.data != "":
-		return nil, errors.New("-data: the engines that keep mail on disk are not there yet; leave it empty to keep mail in memory")
 	case (c.cert == "") != (c.key == ""):
 		return nil, errors.New("-cert and -key go together")
 	case c.mxPort == 0 || c.mxPort > 65535:

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,7 +25,7 @@ import (
 
 func TestFlags(t *testing.T) {
 	for args, want := range map[string]string{
-		"-data /var/mail":              "-data: ",
+		"-data /dev/null":              "-data: ",
 		"-cert a.pem":                  "-cert and -key",
 		"-mx-port 0":                   "-mx-port",
 		"stray":                        "unexpected argument",
@@ -199,6 +200,43 @@ func TestLost(t *testing.T) {
 	s.close()
 	if got := out.String(); !strings.Contains(got, "from <alice@example.test> to <x@dead.test>, tried 0 times") {
 		t.Errorf("report: %q", got)
+	}
+}
+
+// TestData shows that what is queued is there after a restart.
+func TestData(t *testing.T) {
+	slog.SetDefault(slog.New(slog.DiscardHandler))
+	dir := t.TempDir()
+	open := func() *server {
+		c, err := parse([]string{"-data", dir, "-user", "alice@example.test:x"}, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := newServer(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := open()
+	var out bytes.Buffer
+	if s.describe(&out); !strings.Contains(out.String(), "the queue is in "+filepath.Join(dir, "queue")+"; mailboxes are in memory") {
+		t.Errorf("it says %q", out.String())
+	}
+	id, err := s.queue.Enqueue(t.Context(), queue.Mail{Envelope: smtp.Envelope{From: smtp.Address{Local: "alice", Domain: "example.test"},
+		To: []smtp.Recipient{{Address: smtp.Address{Local: "x", Domain: "dead.test"}}}}, Body: strings.NewReader("Subject: x\r\n\r\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.close()
+	out.Reset()
+	if s.report(&out); out.Len() > 0 {
+		t.Errorf("reported as lost: %s", out.String())
+	}
+	s = open()
+	defer s.close()
+	if left := s.left(); len(left) != 1 || left[0].Message.ID != id {
+		t.Errorf("after a restart: %v, want message %v", left, id)
 	}
 }
 

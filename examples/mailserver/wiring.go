@@ -24,6 +24,7 @@ import (
 	"github.com/postrider/postrider/mx/resolver"
 	"github.com/postrider/postrider/pop3/pop3server"
 	"github.com/postrider/postrider/queue"
+	"github.com/postrider/postrider/queue/diskqueue"
 	"github.com/postrider/postrider/queue/memqueue"
 	"github.com/postrider/postrider/queue/submission"
 	"github.com/postrider/postrider/smtp"
@@ -41,9 +42,17 @@ type server struct {
 	local     *smtpserver.Server // LMTP for our own queue, over a pipe
 	world     *mx.Sender
 	queue     *queue.Queue
-	held      *memqueue.Storage // what the queue keeps
-	dir       string            // a folder with the certificate made at start, or ""
+	data      string // -data
+	held      held   // what the queue keeps
+	closeHeld func() error
+	dir       string // a folder with the certificate made at start, or ""
 	wg        sync.WaitGroup
+}
+
+// held is where the queue's mail lies.
+type held interface {
+	queue.Storage
+	queue.Lister
 }
 
 // listener is one port; every server of Postrider has these methods.
@@ -64,7 +73,7 @@ func newServer(c *config) (*server, error) {
 		return nil, err
 	}
 	host := u.domains[0]
-	s := &server{users: u, held: &memqueue.Storage{}}
+	s := &server{users: u, data: c.data, closeHeld: func() error { return nil }}
 	tlsConfig, err := s.loadTLS(c)
 	if err != nil {
 		return nil, err
@@ -82,12 +91,23 @@ func newServer(c *config) (*server, error) {
 		Verifier: &verify.Verifier{Resolver: dns}, Policy: delivery.DMARC}
 	s.local = &smtpserver.Server{Backend: trusted, Hostname: host, LMTP: true}
 
+	if c.data == "" {
+		s.held = &memqueue.Storage{}
+	} else {
+		disk, err := diskqueue.Open(filepath.Join(c.data, "queue"), nil)
+		if err != nil {
+			return nil, fmt.Errorf("-data: %w", err)
+		}
+		s.held, s.closeHeld = disk, disk.Close
+	}
+
 	// Mail that goes out: signed, queued, and sent by Deliver below.
 	s.world = &mx.Sender{Resolver: dns, Port: uint16(c.mxPort), Names: []string{host}, Dialer: smtpclient.Dialer{Hello: host}}
 	s.queue = &queue.Queue{Storage: s.held, Transport: s, Hostname: host}
 	submit := &submission.Submitter{Queue: s.queue}
 	if c.dkim != "" {
 		if submit.Sign, err = signer(c.dkim); err != nil {
+			s.closeHeld()
 			return nil, err
 		}
 	}
@@ -195,6 +215,9 @@ func (s *server) close() {
 	s.local.Close()
 	s.queue.Close()
 	s.wg.Wait()
+	if err := s.closeHeld(); err != nil {
+		slog.Error("closing the queue", "err", err)
+	}
 	if s.dir != "" {
 		os.RemoveAll(s.dir)
 	}
@@ -204,15 +227,20 @@ func (s *server) close() {
 func (s *server) left() []*queue.Entry {
 	var entries []*queue.Entry
 	for e, err := range s.held.List(context.Background(), queue.Filter{}) {
-		if err == nil { // memory does not fail
-			entries = append(entries, e)
+		if err != nil {
+			slog.Error("listing the queue", "err", err)
+			break
 		}
+		entries = append(entries, e)
 	}
 	return entries
 }
 
 // report names what dies with this process.
 func (s *server) report(w io.Writer) {
+	if s.data != "" {
+		return // what is queued is there the next time
+	}
 	for _, e := range s.left() {
 		for _, to := range e.Envelope.To {
 			fmt.Fprintf(w, "lost with this process, not delivered: message %s from %s to %s, tried %d times\n",
@@ -229,7 +257,11 @@ func (s *server) describe(w io.Writer) {
 		_, port[l.name], _ = net.SplitHostPort(l.addr)
 		addr[l.name] = l.addr
 	}
-	fmt.Fprintln(w, "mail is kept in memory: it is gone when this program ends")
+	if s.data == "" {
+		fmt.Fprintln(w, "mail is kept in memory: it is gone when this program ends")
+	} else {
+		fmt.Fprintf(w, "the queue is in %s; mailboxes are in memory\n", filepath.Join(s.data, "queue"))
+	}
 	for _, spec := range s.users.made {
 		name, password, _ := strings.Cut(spec, ":")
 		fmt.Fprintf(w, "user %s has the password %s\n", name, password)

@@ -32,6 +32,7 @@ const (
 	net     = "golang.org/x/net"
 	text    = "golang.org/x/text"
 	crypto  = "golang.org/x/crypto"
+	pebble  = "github.com/cockroachdb/pebble/v2"
 )
 
 // rules is the table of the architecture, in the order of its rows.
@@ -43,15 +44,22 @@ var rules = []rule{
 	{pkg: "imap", third: net + " " + text},
 	{pkg: "pop3"},
 	{pkg: "mime", ours: "smtp", third: message + " " + text + " " + net},
+	{pkg: "mime/detect", ours: "mime", third: "github.com/wlynxg/chardet"},
 	{pkg: "mime/*", ours: "mime mime/* smtp", third: message + " " + text + " " + net},
 	// Authentication.
 	{pkg: "auth/login", third: sasl + " " + crypto + " " + text, bare: true},
 	{pkg: "auth", ours: "auth auth/spf auth/dkim auth/dmarc auth/arc smtp mime mime/report", third: net},
+	{pkg: "auth/dmarc/dmarcreport", ours: "auth auth/* !auth/login smtp mime mime/report", third: net + " " + text},
 	{pkg: "auth/*", ours: "auth auth/* !auth/login smtp mime mime/report", third: net + " " + crypto},
 	// SMTP roles.
 	{pkg: "smtp/smtpserver", ours: "smtp auth/login", third: sasl},
 	{pkg: "smtp/smtpclient", ours: "smtp auth/login", third: sasl},
 	{pkg: "smtp/smtptest", ours: "smtp smtp/* auth/login mime mx/mxtest", third: sasl},
+	{pkg: "smtp/proxyproto"},
+	{pkg: "smtp/dnsbl", ours: "smtp smtp/smtpserver"},
+	{pkg: "smtp/greylist", ours: "smtp smtp/smtpserver"},
+	{pkg: "smtp/ratelimit", ours: "smtp smtp/smtpserver"},
+	{pkg: "smtp/milter", ours: "smtp smtp/smtpserver"},
 	// Routes.
 	{pkg: "mx/mxtest", ours: "mx mx/* smtp smtp/smtpclient smtp/smtptest mime", third: dns},
 	{pkg: "mx/tlsrpt", ours: "mx mx/* smtp smtp/smtpclient mime"},
@@ -61,6 +69,7 @@ var rules = []rule{
 	{pkg: "queue", ours: "smtp smtp/returnpath mime/report mime"},
 	{pkg: "queue/submission", ours: "queue smtp smtp/smtpserver mime mime/* auth auth/*"},
 	{pkg: "queue/queuetest", ours: "queue smtp smtp/returnpath mime mime/report"},
+	{pkg: "queue/diskqueue", ours: "queue smtp", third: pebble}, // with store/diskstore the only ones
 	{pkg: "queue/*", ours: "queue smtp"},
 	// The store.
 	{pkg: "store"},

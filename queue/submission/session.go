@@ -81,7 +81,7 @@ func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions)
 }
 
 func (s *session) Data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
-	m := &mail{Mail: queue.Mail{Envelope: s.env, Tenant: s.id.User, Body: r}, id: &s.id, received: s.received}
+	m := &mail{Mail: queue.Mail{Envelope: s.env, Tenant: s.id.User, Priority: s.env.Priority, Due: s.env.HoldUntil, Body: r}, id: &s.id, received: s.received}
 	if s.s.Tenant != nil {
 		m.Tenant = s.s.Tenant(s.id)
 	}

@@ -339,6 +339,31 @@ func TestOptionsAreKept(t *testing.T) {
 	}
 }
 
+// TestDeliveryOptions: what a client asks for with the extensions about time,
+// priority and ownership is in the queue, and mail that is to be held is due
+// then.
+func TestDeliveryOptions(t *testing.T) {
+	w := newWorld(t)
+	w.srv.RequireAuth = true
+	w.srv.Extensions = append(smtpserver.DefaultExtensions(), "DELIVERBY", "FUTURERELEASE", "MT-PRIORITY", "RRVS", "NO-SOLICITING")
+	c := w.dial()
+	c.login("alice@example.test")
+	c.cmd("MAIL FROM:<alice@example.test> BY=7200;RT HOLDFOR=3600 MT-PRIORITY=3 SOLICIT=org.example:ADV", "250")
+	c.cmd("RCPT TO:<bob@far.test> RRVS=2014-04-03T23:01:00Z;C", "250")
+	c.cmd("DATA", "354")
+	c.cmd("From: alice@example.test\r\n\r\nx\r\n.", "250")
+	_, entries := w.stored()
+	e := entries[0]
+	o, r := e.Envelope.MailOptions, e.Envelope.To[0]
+	if !o.ByReturn || !o.ByTrace || o.DeliverBy.IsZero() || o.HoldRequest != "for;3600" || o.Priority != 3 || o.Solicit != "org.example:ADV" ||
+		r.ValidSinceValue() != "2014-04-03T23:01:00Z;C" {
+		t.Errorf("envelope %+v", e.Envelope)
+	}
+	if !e.Due.Equal(o.HoldUntil) || e.Lane.Priority != 3 {
+		t.Errorf("due %v, held until %v, lane %+v", e.Due, o.HoldUntil, e.Lane)
+	}
+}
+
 // seen is a Signer that keeps what it was given.
 type seen struct {
 	bytes.Buffer

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package diskqueue
+
+func isFull(error) bool { return false }
