@@ -1,7 +1,9 @@
 // Package interop proves examples/mailserver with programs that nobody here
 // wrote: swaks, curl, msmtp, mpop, fetchmail, getmail, mbsync, offlineimap,
-// neomutt, nodemailer, imapflow, OpenDKIM, python3-dkim and python3-spf. It is
-// a module of its own, so that nothing of it reaches an importer.
+// neomutt, nodemailer, imapflow, OpenDKIM, python3-dkim and python3-spf; and the
+// SMTP packages with Postfix, Exim, smtp-source, smtp-sink, rspamd, smtplib,
+// npm's smtp-server and mox's client. It is a module of its own, so that
+// nothing of it reaches an importer.
 //
 //	cd internal/interop && (cd node && npm ci) && go test ./...
 //

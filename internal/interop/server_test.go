@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 
 // need skips the test when a program is missing, or fails it when
 // POSTRIDER_REQUIRE is set.
-func need(t *testing.T, names ...string) {
+func need(t testing.TB, names ...string) {
 	t.Helper()
 	for _, n := range names {
 		if _, err := exec.LookPath(n); err == nil {
@@ -185,7 +185,7 @@ func (s *server) tls() *tls.Config {
 
 // certificate makes a certificate for localhost that programs can be told to
 // trust.
-func certificate(t *testing.T, dir string) (certFile, keyFile string, cert *x509.Certificate) {
+func certificate(t testing.TB, dir string) (certFile, keyFile string, cert *x509.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -214,7 +214,7 @@ func certificate(t *testing.T, dir string) (certFile, keyFile string, cert *x509
 	return certFile, keyFile, cert
 }
 
-func write(t *testing.T, path, text string) {
+func write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -223,7 +223,7 @@ func write(t *testing.T, path, text string) {
 
 // run runs a program for at most two minutes with HOME in a folder of its
 // own and returns what it printed; it must end with exit code 0.
-func run(t *testing.T, dir string, name string, args ...string) string {
+func run(t testing.TB, dir string, name string, args ...string) string {
 	t.Helper()
 	out, err := try(t, dir, name, args...)
 	if err != nil {
@@ -232,7 +232,7 @@ func run(t *testing.T, dir string, name string, args ...string) string {
 	return out
 }
 
-func try(t *testing.T, dir string, name string, args ...string) (string, error) {
+func try(t testing.TB, dir string, name string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
