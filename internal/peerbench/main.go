@@ -24,9 +24,16 @@ import (
 var sections = []struct {
 	name string
 	rows func(*run) ([]row, error)
-}{}
+}{
+	{"auth", authRows},
+	{"smtp", smtpRows},
+}
 
 func main() {
+	if kind := os.Getenv(smtpChildEnv); kind != "" {
+		smtpChild(kind)
+		return
+	}
 	testing.Init() // for the benchmarks' own flags
 	r := &run{}
 	flag.BoolVar(&r.quick, "quick", false, "do less, once; fail only when a row cannot run")

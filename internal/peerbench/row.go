@@ -47,22 +47,6 @@ func (g goal) String() string {
 // errSkip marks a row whose peer is not here: wrap it with the reason.
 var errSkip = errors.New("skipped")
 
-// nsPerOp, bytesPerSecond and allocs turn a benchmark into a figure.
-func nsPerOp(f func(b *testing.B)) func() (float64, error) {
-	return benchmark(f, func(r testing.BenchmarkResult) float64 { return float64(r.T.Nanoseconds()) / float64(r.N) })
-}
-
-func usPerOp(f func(b *testing.B)) func() (float64, error) {
-	return benchmark(f, func(r testing.BenchmarkResult) float64 { return float64(r.T.Nanoseconds()) / float64(r.N) / 1e3 })
-}
-
-// mbPerSecond needs a benchmark that calls SetBytes.
-func mbPerSecond(f func(b *testing.B)) func() (float64, error) {
-	return benchmark(f, func(r testing.BenchmarkResult) float64 {
-		return float64(r.Bytes) * float64(r.N) / 1e6 / r.T.Seconds()
-	})
-}
-
 func allocsPerOp(f func(b *testing.B)) func() (float64, error) {
 	return benchmark(f, func(r testing.BenchmarkResult) float64 { return float64(r.AllocsPerOp()) })
 }
