@@ -13,15 +13,18 @@
 // # Packages
 //
 //   - [github.com/postrider/postrider/mime] composes and reads messages;
-//     mime/report writes and reads delivery status notifications.
+//     mime/report writes and reads delivery, disposition and feedback reports,
+//     mime/mbox and mime/maildir mailbox files.
 //   - [github.com/postrider/postrider/smtp] has the values of SMTP;
 //     smtp/smtpserver and smtp/smtpclient are its roles, smtp/smtptest is a kit
 //     for your own tests.
 //   - [github.com/postrider/postrider/mx] finds the host that takes a domain's
-//     mail and delivers to it; mx/resolver asks DNS, mx/mxtest fakes it.
+//     mail and delivers to it, under DANE (mx/dane) and MTA-STS (mx/mtasts);
+//     mx/tlsrpt reports how TLS went, mx/resolver asks DNS, mx/mxtest fakes it.
 //   - [github.com/postrider/postrider/queue] keeps outgoing mail until its fate
-//     is known: lanes, leases, retries, bounces. queue/memqueue is a storage,
-//     queue/submission the way in, queue/queuetest proves a storage of your own.
+//     is known: lanes, leases, retries, bounces. queue/memqueue and
+//     queue/diskqueue are storages, queue/submission the way in, and
+//     queue/queuetest proves a storage of your own.
 //   - [github.com/postrider/postrider/auth] authenticates messages: auth/spf,
 //     auth/dkim, auth/dmarc, and auth/verify that runs them in one pass;
 //     auth/login authenticates users for every server.
