@@ -296,7 +296,7 @@ func (s *Storage) Backup(ctx context.Context, dir string) error {
 		return fmt.Errorf("diskqueue: backup: %s is there already", dir)
 	}
 	bodies := disk.PathJoin(dir, "bodies")
-	if err := disk.MkdirAll(bodies, 0o700); err != nil {
+	if err := makeDir(disk, bodies); err != nil {
 		return err
 	}
 	s.keepFiles(1)

@@ -143,7 +143,7 @@ func (s *Storage) path(name ...string) string {
 
 func (s *Storage) open() error {
 	disk := s.o.fs
-	if err := disk.MkdirAll(s.dir, 0o700); err != nil {
+	if err := makeDir(disk, s.dir); err != nil {
 		return err
 	}
 	lock, err := disk.Lock(s.path("LOCK"))
@@ -234,6 +234,34 @@ func (s *Storage) checkFormat() error {
 		return err
 	}
 	return syncDir(disk, s.dir)
+}
+
+// makeDir makes a directory that is there after a crash: its name, and those
+// of the ones above that had to be made, are synced into what holds them.
+func makeDir(disk vfs.FS, dir string) error {
+	var made []string
+	for d := dir; ; {
+		if _, err := disk.Stat(d); err == nil {
+			break
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		made = append(made, d)
+		up := disk.PathDir(d)
+		if up == d {
+			break
+		}
+		d = up
+	}
+	if err := disk.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range made {
+		if err := syncDir(disk, disk.PathDir(d)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func syncDir(disk vfs.FS, dir string) error {
