@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postrider/postrider/internal/dnserr"
 	"github.com/postrider/postrider/mx/mtasts"
 	"github.com/postrider/postrider/smtp"
 	"github.com/postrider/postrider/smtp/smtpclient"
@@ -206,7 +207,7 @@ func (d *delivery) host(ctx context.Context, h Host, warm map[string]string) {
 	list, err := addrs(ctx, s.resolver(), h.Name, network)
 	if err != nil {
 		switch {
-		case !notFound(err):
+		case !dnserr.NotFound(err):
 			d.hosts++ // it took its time, too
 			d.note(temporary(ctx, h.Name, err))
 		case d.best == nil && nxDomain(err):

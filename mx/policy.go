@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postrider/postrider/internal/dnserr"
 	"github.com/postrider/postrider/mx/dane"
 	"github.com/postrider/postrider/mx/mtasts"
 	"github.com/postrider/postrider/smtp"
@@ -107,7 +108,7 @@ func (d *delivery) lookupTLSA(ctx context.Context, h Host, port uint16) (records
 		case err == nil:
 			secure = secure && a.Secure
 			name = strings.TrimSuffix(a.Name, ".")
-		case !notFound(err):
+		case !dnserr.NotFound(err):
 			return nil, "", err
 		}
 	}
@@ -129,7 +130,7 @@ func (d *delivery) lookupTLSA(ctx context.Context, h Host, port uint16) (records
 	for _, b := range bases {
 		a, err := q.Query(ctx, dane.Name(b, port), typeTLSA)
 		switch {
-		case err != nil && notFound(err), err == nil && !a.Secure:
+		case err != nil && dnserr.NotFound(err), err == nil && !a.Secure:
 		case err != nil:
 			return nil, "", err
 		case len(a.TLSA) > 0:

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/postrider/postrider/internal/dnserr"
 	"github.com/postrider/postrider/mx/dane"
 )
 
@@ -54,16 +55,6 @@ type Answer struct {
 // TLSA is a record that binds a certificate to a name (RFC 6698 §2.1).
 type TLSA = dane.Record
 
-// notFound reports whether err says that there is no such record.
-func notFound(err error) bool {
-	var nx interface{ NXDomain() bool }
-	if errors.As(err, &nx) && nx.NXDomain() {
-		return true
-	}
-	var de *net.DNSError
-	return errors.As(err, &de) && de.IsNotFound
-}
-
 // nxDomain reports whether err says that there is no such name, as far as
 // the resolver can tell.
 func nxDomain(err error) bool {
@@ -71,7 +62,7 @@ func nxDomain(err error) bool {
 	if errors.As(err, &nx) {
 		return nx.NXDomain()
 	}
-	return notFound(err)
+	return dnserr.NotFound(err)
 }
 
 // Errors of the security of a host, wrapped in Attempt.TLS.

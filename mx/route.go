@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postrider/postrider/internal/dnserr"
 	"github.com/postrider/postrider/smtp"
 	"github.com/postrider/postrider/smtp/smtpclient"
 )
@@ -126,9 +127,10 @@ func Lookup(ctx context.Context, r Resolver, domain string, own ...string) (*Rou
 	route := &Route{Domain: d}
 	mxs, err := route.lookupMX(ctx, r)
 	switch {
-	case err != nil && provenNX(err):
+	case err != nil && dnserr.NXDomain(err):
+		// A *net.Resolver cannot say so; then addresses are still asked for.
 		return nil, routeError(550, smtp.EnhancedCode{5, 1, 2}, "Domain "+d+" does not exist", err)
-	case err != nil && !notFound(err) && len(mxs) == 0:
+	case err != nil && !dnserr.NotFound(err) && len(mxs) == 0:
 		return nil, temporary(ctx, d, err)
 	case len(mxs) == 0:
 		route.Implicit = true
@@ -234,13 +236,6 @@ func addrs(ctx context.Context, r Resolver, host, network string) ([]netip.Addr,
 }
 
 var errNullMX = errors.New("mx: null MX")
-
-// provenNX reports whether err proves that there is no such name. A
-// *net.Resolver says "not found" for more; then addresses are still asked for.
-func provenNX(err error) bool {
-	var nx interface{ NXDomain() bool }
-	return errors.As(err, &nx) && nx.NXDomain()
-}
 
 // hostName returns s in lower case without its final dot, if it can be the
 // name of a host.

@@ -20,7 +20,7 @@ import (
 
 	"github.com/postrider/postrider/auth"
 	"github.com/postrider/postrider/auth/internal/canon"
-	"github.com/postrider/postrider/auth/internal/dnserr"
+	"github.com/postrider/postrider/internal/dnserr"
 )
 
 // Resolver looks up key records; *net.Resolver is one. See package auth for

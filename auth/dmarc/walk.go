@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/postrider/postrider/auth/internal/dnserr"
+	"github.com/postrider/postrider/internal/dnserr"
 )
 
 // ErrLookup is wrapped by the error of an Evaluation whose Result is

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/postrider/postrider/auth/internal/dnserr"
+	"github.com/postrider/postrider/internal/dnserr"
 )
 
 // done records a lookup and reads its error: nil means that the answers, if

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/postrider/postrider/auth"
-	"github.com/postrider/postrider/auth/internal/dnserr"
+	"github.com/postrider/postrider/internal/dnserr"
 )
 
 // maxNames bounds how many names of one address are looked up.

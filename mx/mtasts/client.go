@@ -2,8 +2,6 @@ package mtasts
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -247,10 +245,4 @@ func (c *Client) renewAll(ctx context.Context) {
 			c.log().Warn("mtasts: a policy cannot be renewed", "domain", domain, "expires", e.Fetched.Add(e.Policy.MaxAge), "err", err)
 		}
 	}
-}
-
-var errType = errors.New("not text/plain")
-
-func fetchError(domain string, r Reason, format string, args ...any) error {
-	return &Error{domain, r, fmt.Errorf(format, args...)}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -62,4 +63,10 @@ func (c *Client) fetch(ctx context.Context, domain string) (*Policy, error) {
 		return nil, fetchError(domain, Invalid, "%w", err)
 	}
 	return p, nil
+}
+
+var errType = errors.New("not text/plain")
+
+func fetchError(domain string, r Reason, format string, args ...any) error {
+	return &Error{domain, r, fmt.Errorf(format, args...)}
 }

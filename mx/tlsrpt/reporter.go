@@ -10,11 +10,11 @@ import (
 	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
-	"net"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/postrider/postrider/internal/dnserr"
 	"github.com/postrider/postrider/mime"
 	"github.com/postrider/postrider/smtp"
 )
@@ -148,7 +148,7 @@ func (r *Reporter) reportDomain(ctx context.Context, day time.Time, domain strin
 func (r *Reporter) record(ctx context.Context, domain string) (Record, bool, error) {
 	all, err := r.Resolver.LookupTXT(ctx, "_smtp._tls."+domain+".")
 	if err != nil {
-		if isNotFound(err) {
+		if dnserr.NotFound(err) {
 			return Record{}, false, nil
 		}
 		return Record{}, false, err
@@ -214,14 +214,4 @@ func (r *Reporter) log() *slog.Logger {
 		return r.Logger
 	}
 	return slog.Default()
-}
-
-// isNotFound reports whether err says that there is no such record.
-func isNotFound(err error) bool {
-	var nx interface{ NXDomain() bool }
-	if errors.As(err, &nx) && nx.NXDomain() {
-		return true
-	}
-	var de *net.DNSError
-	return errors.As(err, &de) && de.IsNotFound
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/postrider/postrider/auth/dmarc"
-	"github.com/postrider/postrider/auth/internal/dnserr"
+	"github.com/postrider/postrider/internal/dnserr"
 	"github.com/postrider/postrider/smtp"
 )
 
