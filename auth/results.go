@@ -124,8 +124,14 @@ func (w *folder) fold() {
 	w.line = len(w.b)
 }
 
+// comment writes s in parentheses; white space alone is no comment, because a
+// reader would find nothing in it.
 func (w *folder) comment(s string) {
-	s = "(" + escapeComment(clean(s)) + ")"
+	s = strings.TrimSpace(clean(s))
+	if s == "" {
+		return
+	}
+	s = "(" + escapeComment(s) + ")"
 	for word := range strings.FieldsSeq(s) {
 		w.word(" " + word)
 	}
