@@ -100,6 +100,20 @@ type SummaryWriter interface {
 	WriteSummary(ctx context.Context, m Message, summary []byte) error
 }
 
+// Importer is an [Account] that takes mail over with the UIDs it had elsewhere,
+// so that what IMAP clients hold of it stays true.
+type Importer interface {
+	// ImportMailbox makes the mailbox m.Name with m.SpecialUse if there is
+	// none, gives it m.UIDValidity, and raises its UIDNext to m.UIDNext and
+	// its ModSeq above m.ModSeq, so that each later change is news to whoever
+	// knows the old place. A mailbox that had no message gets its Horizon
+	// raised too. ErrExist: it has another UIDVALIDITY, and had messages.
+	ImportMailbox(ctx context.Context, m Mailbox) (Mailbox, error)
+	// Import is Append with UIDs, index-aligned with d. They ascend, and none
+	// is below UIDNext; else ErrExist, and nothing is appended.
+	Import(ctx context.Context, box MailboxID, uids []UID, d []Draft) (Appended, error)
+}
+
 // Draft returns d as it goes to t: with t's Head, Flags and Summary.
 func (t *Target) Draft(d Draft) Draft {
 	if len(t.Head) > 0 {

@@ -76,6 +76,17 @@ func (s *Store) prepare(ctx context.Context, d store.Draft) (prepared, error) {
 	return prepared{c, store.NewFlags(d.Flags.System, d.Flags.Keywords...), d.InternalDate}, nil
 }
 
+func (s *Store) prepareAll(ctx context.Context, d []store.Draft) ([]prepared, error) {
+	ready := make([]prepared, len(d))
+	for i := range d {
+		var err error
+		if ready[i], err = s.prepare(ctx, d[i]); err != nil {
+			return nil, err
+		}
+	}
+	return ready, nil
+}
+
 func unexpected(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -85,15 +96,12 @@ func unexpected(err error) error {
 
 // Append implements store.Account.
 func (a *account) Append(ctx context.Context, box store.MailboxID, d []store.Draft, o store.AppendOptions) (store.Appended, error) {
-	ready := make([]prepared, len(d))
-	for i := range d {
-		var err error
-		if ready[i], err = a.store.prepare(ctx, d[i]); err != nil {
-			return store.Appended{}, err
-		}
+	ready, err := a.store.prepareAll(ctx, d)
+	if err != nil {
+		return store.Appended{}, err
 	}
 	a.mu.Lock()
-	r, err := a.append(ctx, box, ready, o)
+	r, err := a.append(ctx, box, nil, ready, o)
 	a.mu.Unlock()
 	if err == nil && (r.Prev != r.ModSeq || r.Replaced.Prev != r.Replaced.ModSeq) {
 		a.notify()
@@ -101,11 +109,21 @@ func (a *account) Append(ctx context.Context, box store.MailboxID, d []store.Dra
 	return r, err
 }
 
-// append is Append with the lock held.
-func (a *account) append(ctx context.Context, box store.MailboxID, d []prepared, o store.AppendOptions) (store.Appended, error) {
+// append is Append with the lock held, or Import when UIDs are given.
+func (a *account) append(ctx context.Context, box store.MailboxID, uids []store.UID, d []prepared, o store.AppendOptions) (store.Appended, error) {
 	b, err := a.box(ctx, box)
 	if err != nil {
 		return store.Appended{}, err
+	}
+	next := uint64(b.next)
+	for _, uid := range uids {
+		if uint64(uid) < next {
+			return store.Appended{}, store.ErrExist
+		}
+		next = uint64(uid) + 1
+	}
+	if uids == nil {
+		next += uint64(len(d))
 	}
 	var rb *mailbox
 	var old *row
@@ -127,7 +145,7 @@ func (a *account) append(ctx context.Context, box store.MailboxID, d []prepared,
 	if old != nil {
 		freed = old.content.Size()
 	}
-	if err := a.room(b, size, freed, len(d), words); err != nil {
+	if err := a.room(b, size, freed, next, words); err != nil {
 		return store.Appended{}, err
 	}
 
@@ -147,6 +165,9 @@ func (a *account) append(ctx context.Context, box store.MailboxID, d []prepared,
 		}
 		c := a.adopt(p.c)
 		n := &row{system: p.flags.System, set: b.acquire(p.flags.Keywords, 1), content: c, date: date, saved: now}
+		if uids != nil {
+			b.next = uids[i]
+		}
 		b.add(n, m)
 		a.hold(c)
 		r.Messages[i] = n.message(store.WithDates | store.WithIDs)
@@ -180,12 +201,13 @@ func (a *account) adopt(c *content) *content {
 	return c
 }
 
-// room checks what a write needs before anything is changed.
-func (a *account) room(b *mailbox, size, freed int64, messages int, words map[string]struct{}) error {
+// room checks what a write needs before anything is changed; next is the
+// UIDNext that it leads to.
+func (a *account) room(b *mailbox, size, freed int64, next uint64, words map[string]struct{}) error {
 	if a.quota > 0 && size > freed && a.used-freed+size > a.quota {
 		return store.ErrQuota
 	}
-	if uint64(b.next)+uint64(messages) > uint64(store.MaxUID) {
+	if next > uint64(store.MaxUID) {
 		return store.ErrLimit
 	}
 	for w := range words {

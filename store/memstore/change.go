@@ -112,7 +112,7 @@ func (a *account) copy(ctx context.Context, from store.MailboxID, uids store.UID
 	if o.Move {
 		freed = size
 	}
-	if err := a.room(dst, size, freed, len(rows), words); err != nil {
+	if err := a.room(dst, size, freed, uint64(dst.next)+uint64(len(rows)), words); err != nil {
 		return store.Copied{}, err
 	}
 	m, now := a.commit(), time.Now()

@@ -108,7 +108,7 @@ func (a *account) deliver(ctx context.Context, box store.MailboxID, p prepared, 
 	if _, again := a.once[once]; again && once != "" {
 		return a.begin(ctx)
 	}
-	if _, err := a.append(ctx, box, []prepared{p}, store.AppendOptions{}); err != nil || once == "" {
+	if _, err := a.append(ctx, box, nil, []prepared{p}, store.AppendOptions{}); err != nil || once == "" {
 		return err
 	}
 	if len(a.onceRing) < onceMemory {

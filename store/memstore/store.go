@@ -13,7 +13,8 @@ import (
 // Store is a store in memory. The zero value is ready; set the fields before
 // the first account is made. It is safe for concurrent use, and also a
 // store.Admin, store.Stager and store.Deliverer; its accounts are also
-// store.Watcher, Subscriber, RecentClaimer, Quoter and SummaryWriter.
+// store.Watcher, Subscriber, RecentClaimer, Quoter, SummaryWriter
+// and Importer.
 type Store struct {
 	// History is how many ranges of expunged UIDs each mailbox remembers;
 	// 0 = 65,536, negative = none, so that each sync lists anew.
@@ -152,6 +153,13 @@ func (s *Store) validity() uint32 {
 func (s *Store) validityLocked() uint32 {
 	s.lastValidity = max(s.lastValidity+1, uint32(time.Now().Unix()))
 	return s.lastValidity
+}
+
+// used tells of a UIDVALIDITY that came from elsewhere.
+func (s *Store) used(validity uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastValidity = max(s.lastValidity, validity)
 }
 
 var ids = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

@@ -33,6 +33,8 @@ type broken struct {
 	update    func(inner store.Account, u []store.MailboxUpdate) error
 	deletes   func(inner store.Account, id store.MailboxID) error
 	watch     func(inner store.Account, f func()) func()
+	importBox func(inner store.Importer, m store.Mailbox) (store.Mailbox, error)
+	import_   func(inner store.Importer, box store.MailboxID, uids []store.UID, d []store.Draft) (store.Appended, error)
 }
 
 var ctx = context.Background()
@@ -119,6 +121,22 @@ func (b *broken) Watch(f func()) func() {
 		return b.watch(b.Account, f)
 	}
 	return store.Watch(b.Account, 0, f)
+}
+
+func (b *broken) ImportMailbox(c context.Context, m store.Mailbox) (store.Mailbox, error) {
+	inner := b.Account.(store.Importer)
+	if b.importBox != nil {
+		return b.importBox(inner, m)
+	}
+	return inner.ImportMailbox(c, m)
+}
+
+func (b *broken) Import(c context.Context, box store.MailboxID, uids []store.UID, d []store.Draft) (store.Appended, error) {
+	inner := b.Account.(store.Importer)
+	if b.import_ != nil {
+		return b.import_(inner, box, uids, d)
+	}
+	return inner.Import(c, box, uids, d)
 }
 
 // brokenStore gives out broken accounts.
@@ -445,6 +463,26 @@ func controls() map[string]map[string]func() *brokenStore {
 					return s.Deliver(ctx, d, t)
 				}}
 			},
+		},
+		"Import": {
+			"ModSeqs begin anew": of(broken{importBox: func(a store.Importer, m store.Mailbox) (store.Mailbox, error) {
+				m.ModSeq = 0
+				return a.ImportMailbox(ctx, m)
+			}}),
+			"UIDNEXT is not raised": of(broken{importBox: func(a store.Importer, m store.Mailbox) (store.Mailbox, error) {
+				m.UIDNext = 0
+				return a.ImportMailbox(ctx, m)
+			}}),
+			"UIDs are given anew": of(broken{import_: func(a store.Importer, box store.MailboxID, uids []store.UID, d []store.Draft) (store.Appended, error) {
+				return a.(store.Account).Append(ctx, box, d, store.AppendOptions{})
+			}}),
+			"UIDs that are taken are skipped": of(broken{import_: func(a store.Importer, box store.MailboxID, uids []store.UID, d []store.Draft) (store.Appended, error) {
+				r, err := a.Import(ctx, box, uids, d)
+				for i := 0; i < len(uids) && errors.Is(err, store.ErrExist); i++ {
+					a.Import(ctx, box, uids[i:i+1], d[i:i+1])
+				}
+				return r, err
+			}}),
 		},
 	}
 }

@@ -24,5 +24,6 @@ func Laws() []Law {
 		{"L17", "watchers hear of every commit on another handle, and of none after stop", NoHistory, lawWatch},
 		{"L18", "a call whose context is done does all or nothing", NoHistory, lawContext},
 		{"L19", "Deliver answers for each target alone and knows a repeated delivery", NoHistory, lawDeliver},
+		{"Import", "mail keeps the UIDs and UIDVALIDITY it had elsewhere, and every change is later than all that was known there", NoHistory, lawImport},
 	}
 }
