@@ -107,7 +107,8 @@ type Importer interface {
 	// none, gives it m.UIDValidity, and raises its UIDNext to m.UIDNext and
 	// its ModSeq above m.ModSeq, so that each later change is news to whoever
 	// knows the old place. A mailbox that had no message gets its Horizon
-	// raised too. ErrExist: it has another UIDVALIDITY, and had messages.
+	// raised too. UIDs passed over, here and by Import, count as expunged:
+	// clients may have met them at the old place. ErrExist: it has another UIDVALIDITY, and had messages.
 	ImportMailbox(ctx context.Context, m Mailbox) (Mailbox, error)
 	// Import is Append with UIDs, index-aligned with d. They ascend, and none
 	// is below UIDNext; else ErrExist, and nothing is appended.

@@ -116,9 +116,13 @@ func (a *account) append(ctx context.Context, box store.MailboxID, uids []store.
 		return store.Appended{}, err
 	}
 	next := uint64(b.next)
+	var passed store.UIDSet // UIDs that are given to nobody
 	for _, uid := range uids {
 		if uint64(uid) < next {
 			return store.Appended{}, store.ErrExist
+		}
+		if uint64(uid) > next {
+			passed.AddRange(store.UID(next), uid-1)
 		}
 		next = uint64(uid) + 1
 	}
@@ -175,6 +179,7 @@ func (a *account) append(ctx context.Context, box store.MailboxID, uids []store.
 	if len(d) > 0 {
 		b.modSeq = m
 	}
+	b.bury(passed, m, limit(a.store.History, defaultHistory))
 	if old != nil {
 		rb.remove(store.UIDs(old.uid), m, limit(a.store.History, defaultHistory))
 		a.drop(old.content, now)

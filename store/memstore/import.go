@@ -44,9 +44,12 @@ func (a *account) importMailbox(ctx context.Context, m store.Mailbox) (store.Mai
 	fresh := b.next == 1
 	if b.validity != m.UIDValidity || b.next < m.UIDNext || b.modSeq <= m.ModSeq {
 		a.store.used(m.UIDValidity)
-		b.validity, b.next = m.UIDValidity, max(b.next, m.UIDNext)
 		a.modSeq = max(a.modSeq, m.ModSeq)
-		b.modSeq = a.commit()
+		b.validity, b.modSeq = m.UIDValidity, a.commit()
+		if b.next < m.UIDNext {
+			b.bury(store.UIDSet{{First: b.next, Last: m.UIDNext - 1}}, b.modSeq, limit(a.store.History, defaultHistory))
+			b.next = m.UIDNext
+		}
 	}
 	if fresh {
 		b.horizon = b.modSeq

@@ -181,6 +181,15 @@ func (b *mailbox) remove(uids store.UIDSet, m store.ModSeq, history int) {
 	}
 	clear(b.rows[len(kept):])
 	b.rows = kept
+	b.bury(uids, m, history)
+}
+
+// bury remembers that these UIDs are no more, and forgets the oldest beyond
+// history ranges.
+func (b *mailbox) bury(uids store.UIDSet, m store.ModSeq, history int) {
+	if uids.Empty() {
+		return
+	}
 	b.tombs = append(b.tombs, tomb{m, uids})
 	b.tombRanges += len(uids)
 	for b.tombRanges > history {

@@ -473,6 +473,11 @@ func controls() map[string]map[string]func() *brokenStore {
 				m.UIDNext = 0
 				return a.ImportMailbox(ctx, m)
 			}}),
+			"UIDs passed over are forgotten": of(broken{changes: func(a store.Account, box store.MailboxID, since store.ModSeq) (store.Changes, error) {
+				c, err := a.Changes(ctx, box, since)
+				c.Expunged = store.UIDSet{}
+				return c, err
+			}}),
 			"UIDs are given anew": of(broken{import_: func(a store.Importer, box store.MailboxID, uids []store.UID, d []store.Draft) (store.Appended, error) {
 				return a.(store.Account).Append(ctx, box, d, store.AppendOptions{})
 			}}),

@@ -50,6 +50,20 @@ func lawImport(p *probe) {
 		p.errorf("after an import up to UID 90 the mailbox is %+v", got)
 	}
 
+	gone := func(since store.ModSeq, uids ...store.UID) {
+		if p.cfg.Level != Full {
+			return
+		}
+		c, err := p.b.Changes(p.ctx, box.ID, since)
+		p.ok(err, "Changes")
+		for _, uid := range uids {
+			if !c.Expunged.Contains(uid) {
+				p.errorf("UID %d was passed over, and Changes says that only %v are gone", uid, c.Expunged)
+			}
+		}
+	}
+	gone(r.Prev, 1, 2, 5, 89)
+
 	// What is in use cannot be imported, and a refused import leaves nothing.
 	for _, uids := range [][]store.UID{{90, 91}, {95, 94}, {95, 95}, {2, 95}} {
 		_, err := to.Import(p.ctx, box.ID, uids, []store.Draft{draft("x"), draft("y")})
@@ -71,6 +85,7 @@ func lawImport(p *probe) {
 	if box.ModSeq <= old.ModSeq || box.UIDNext != 120 || box.Horizon != before.Horizon && p.cfg.Level == Full {
 		p.errorf("ImportMailbox again made %+v of %+v", box, before)
 	}
+	gone(before.ModSeq, 91, 119)
 	p.setFlags(p.a, box.ID, store.UIDs(3), store.AddFlags, store.NewFlags(store.Flagged))
 	if m := p.message(p.b, box.ID, 3, 0); m.ModSeq <= old.ModSeq {
 		p.errorf("a change after ImportMailbox with ModSeq %d has ModSeq %d", old.ModSeq, m.ModSeq)
