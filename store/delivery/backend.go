@@ -31,6 +31,18 @@ type Backend struct {
 	// error refuses the message: best an *smtp.Error. It may also set in.Junk
 	// and add fields to in.Trace. nil accepts all; see DMARC for a good start.
 	Policy func(ctx context.Context, in *Inbound) error
+	// Filter is asked for each recipient once Policy has let the message
+	// through. It may change in.Recipients[i]: other Targets (mailboxes,
+	// flags), none at all to discard the message, and Redirect. An error
+	// refuses the message for this recipient. It is the place for users' own
+	// rules; nil leaves all as it is.
+	Filter func(ctx context.Context, in *Inbound, i int) error
+	// Redirect sends the message on to in.Recipients[i].Redirect: in.OnwardHead
+	// and in.Body, durably. It best queues it with key as the idempotency key,
+	// for it is called again when the sender has to try again. While it is
+	// nil, whatever is to be redirected is a temporary failure. A message that
+	// the recipient has had before is not redirected: that is a loop.
+	Redirect func(ctx context.Context, in *Inbound, i int, key string) error
 	// AuthServID is our name in Authentication-Results (RFC 8601 §2.5); "" =
 	// the Verifier's, else the server's host name.
 	AuthServID string
@@ -94,10 +106,13 @@ func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions)
 	if err == nil && len(targets) == 0 {
 		err = ErrNoUser
 	}
+	if check, ok := s.b.Target.(Checker); ok && err == nil {
+		err = check.Check(ctx, targets, s.opts.Size)
+	}
 	if err != nil {
 		return refusal(err)
 	}
-	s.rcpt = append(s.rcpt, Recipient{smtp.Recipient{Address: to, RcptOptions: o}, targets})
+	s.rcpt = append(s.rcpt, Recipient{Recipient: smtp.Recipient{Address: to, RcptOptions: o}, Targets: targets})
 	if s.check == nil && s.b.Verifier != nil {
 		// Not at MAIL: most of what is sent to unknown users is not worth a
 		// look-up.

@@ -18,8 +18,9 @@
 // A message is read once: on its way to where the store keeps it, it is
 // checked (SPF, DKIM, DMARC), its structure is found for the store's Summary,
 // forged Authentication-Results of our own name are taken out, and loops are
-// noticed. Then Policy may refuse it or mark it as junk, trace fields go on
-// top, and Target stores it. Nothing is stored before the whole message is
+// noticed. Then Policy may refuse it or mark it as junk, Filter may file,
+// flag, discard or redirect it for each recipient, trace fields go on top, and
+// Target stores it. Nothing is stored before the whole message is
 // here. A message that is no good MIME is stored as it is.
 //
 // # Replies

@@ -2,7 +2,9 @@ package delivery_test
 
 import (
 	"context"
+	"fmt"
 	"log"
+	"strings"
 
 	"github.com/postrider/postrider/auth/verify"
 	"github.com/postrider/postrider/smtp"
@@ -36,6 +38,50 @@ func ExampleBackend() {
 	srv := &smtpserver.Server{Hostname: "mx.example.org", Backend: b}
 	defer srv.Close()
 	// l, err := net.Listen("tcp", ":25"); …; err = srv.Serve(l)
+}
+
+// Aliases, lists, addresses with details and a catch-all are a few lines of
+// Recipients; what a user wants done with mail is Filter's.
+func ExampleBackend_Recipients() {
+	aliases := map[string][]string{"postmaster": {"alice"}, "team": {"alice", "bob"}}
+	users := map[string]bool{"alice": true, "bob": true}
+	b := &delivery.Backend{
+		Recipients: func(ctx context.Context, to smtp.Address) ([]store.Target, error) {
+			local, detail, _ := strings.Cut(strings.ToLower(to.Local), "+") // alice+shop
+			members := aliases[local]
+			if users[local] {
+				members = []string{local}
+			}
+			if members == nil {
+				members = []string{"catchall"}
+			}
+			var targets []store.Target
+			for _, m := range members {
+				t := store.Target{Account: m}
+				if detail != "" {
+					t.Flags = store.NewFlags(0, detail)
+				}
+				targets = append(targets, t)
+			}
+			return targets, nil
+		},
+		Filter: func(ctx context.Context, in *delivery.Inbound, i int) error {
+			r := &in.Recipients[i]
+			if in.Message.Header.Get("List-Id") != "" && r.Address.Local == "alice" {
+				r.Targets[0].Mailbox = "lists" // the ID of a mailbox of hers
+			}
+			return nil
+		},
+	}
+	targets, err := b.Recipients(context.Background(), smtp.Address{Local: "Team+urgent", Domain: "example.org"})
+	for _, t := range targets {
+		fmt.Println(t.Account, t.Flags.Keywords)
+	}
+	fmt.Println(err)
+	// Output:
+	// alice [urgent]
+	// bob [urgent]
+	// <nil>
 }
 
 // A Target of one's own: anything that can be told about a message.

@@ -24,6 +24,14 @@ type Target interface {
 	Deliver(ctx context.Context, in *Inbound) []error
 }
 
+// Checker is a Target that knows at RCPT what will not fit, so that a message
+// need not be sent in vain.
+type Checker interface {
+	// Check returns what Deliver would fail with for a message of size octets,
+	// 0 = not told. It is quick, and may let through what Deliver refuses.
+	Check(ctx context.Context, targets []store.Target, size int64) error
+}
+
 // Inbound is one message that has come in, whole.
 type Inbound struct {
 	// ID is in the Received field, in the log and in the reply.
@@ -58,12 +66,21 @@ type Inbound struct {
 type Recipient struct {
 	smtp.Recipient
 	Targets []store.Target
+	// Redirect are addresses that the message is sent on to, beside what is
+	// done for Targets; a Filter fills it in.
+	Redirect []smtp.Address
 }
 
 // Head returns what goes before Body for recipient i: Return-Path,
 // Delivered-To and Trace (RFC 5321 §4.4).
 func (in *Inbound) Head(i int) []byte {
 	return append(in.ownHead(i), in.Trace...)
+}
+
+// OnwardHead returns what goes before Body when recipient i has the message
+// sent on: Delivered-To, by which a loop is noticed, and Trace.
+func (in *Inbound) OnwardHead(i int) []byte {
+	return append([]byte("Delivered-To: "+in.Recipients[i].Address.String()+"\r\n"), in.Trace...)
 }
 
 // ownHead is the part of Head that differs from recipient to recipient.

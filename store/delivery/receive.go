@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
 	"time"
@@ -68,9 +67,8 @@ func (s *session) deliver(ctx context.Context, r io.Reader) (errs []error, id st
 			return nil, "", refusal(err)
 		}
 	}
-	errs = s.b.Target.Deliver(ctx, in)
-	if len(errs) != len(in.Recipients) {
-		err := fmt.Errorf("delivery: the target gave %d results for %d recipients", len(errs), len(in.Recipients))
+	errs, err = s.b.place(ctx, in)
+	if err != nil {
 		return nil, "", refusal(err)
 	}
 	told := make([]error, len(errs))

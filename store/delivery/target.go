@@ -23,6 +23,28 @@ func (t storeTarget) Stage(ctx context.Context, size int64) (store.Staged, error
 	return store.Stage(ctx, t.s, size)
 }
 
+// Check implements Checker: the accounts are there, and have room.
+func (t storeTarget) Check(ctx context.Context, targets []store.Target, size int64) error {
+	for _, x := range targets {
+		acc, err := t.s.Account(ctx, x.Account)
+		if err != nil {
+			return err
+		}
+		quoter, ok := acc.(store.Quoter)
+		if !ok {
+			continue
+		}
+		q, err := quoter.Quota(ctx)
+		if err != nil {
+			return err
+		}
+		if q.Limit > 0 && (q.Used >= q.Limit || size > q.Limit-q.Used) {
+			return store.ErrQuota
+		}
+	}
+	return nil
+}
+
 // Deliver implements Target.
 func (t storeTarget) Deliver(ctx context.Context, in *Inbound) []error {
 	errs := make([]error, len(in.Recipients))
