@@ -33,6 +33,7 @@ const (
 	text    = "golang.org/x/text"
 	crypto  = "golang.org/x/crypto"
 	pebble  = "github.com/cockroachdb/pebble/v2"
+	pgx     = "github.com/jackc/pgx/v5"
 )
 
 // rules is the table of the architecture, in the order of its rows.
@@ -76,6 +77,7 @@ var rules = []rule{
 	{pkg: "store/delivery", ours: "store smtp smtp/smtpserver mime mime/* auth auth/*"},
 	{pkg: "store/transfer", ours: "store mime mime/*"},
 	{pkg: "store/storetest", ours: "store mime"},
+	{pkg: "store/pgstore", ours: "store", third: pgx},
 	{pkg: "store/*", ours: "store"},
 	// Readers.
 	{pkg: "imap/imapserver", ours: "imap store mime auth/login", third: sasl + " " + text},

@@ -1,0 +1,167 @@
+// Package pgtest runs a private PostgreSQL server for tests, from whatever
+// binaries are installed: on a Unix socket in a temporary folder, as a user
+// without privileges.
+package pgtest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+)
+
+// Env names a server that tests use instead of their own, as a connection
+// string. Each test makes a schema of its own there.
+const Env = "POSTRIDER_PG_DSN"
+
+// ErrNone says that there is no PostgreSQL to be had.
+var ErrNone = errors.New("pgtest: PostgreSQL is not installed (no initdb in PATH or /usr/lib/postgresql), and " + Env + " is not set")
+
+// Server is one running server.
+type Server struct {
+	// DSN connects to it.
+	DSN string
+
+	bin, dir string
+	owner    *user.User // who runs it when we are root
+}
+
+// settings suit tests: real durability, little memory, nothing in the way.
+const settings = `
+listen_addresses = ''
+max_connections = 200
+shared_buffers = 64MB
+unix_socket_directories = '%s'
+`
+
+// Start starts a server. Stop it when the tests are over.
+func Start() (*Server, error) {
+	if dsn := os.Getenv(Env); dsn != "" {
+		return &Server{DSN: dsn}, nil
+	}
+	bin, err := find()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "pg")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{bin: bin, dir: dir}
+	if os.Geteuid() == 0 {
+		// PostgreSQL refuses to run as root.
+		if s.owner, err = unprivileged(); err == nil {
+			uid, _ := strconv.Atoi(s.owner.Uid)
+			gid, _ := strconv.Atoi(s.owner.Gid)
+			err = os.Chown(dir, uid, gid)
+		}
+		if err != nil {
+			os.RemoveAll(dir)
+			return nil, err
+		}
+	}
+	s.DSN = fmt.Sprintf("host=%s user=postrider dbname=postgres sslmode=disable", dir)
+	err = s.run("initdb", "-D", s.data(), "-U", "postrider", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	if err == nil {
+		err = s.configure()
+	}
+	if err == nil {
+		err = s.Restart()
+	}
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+func (s *Server) configure() error {
+	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, settings, s.dir)
+	return errors.Join(err, f.Close())
+}
+
+// Restart starts the server after Kill.
+func (s *Server) Restart() error {
+	return s.run("pg_ctl", "-D", s.data(), "-l", filepath.Join(s.dir, "log"), "-w", "-s", "start")
+}
+
+// Kill ends the server as a crash would: nothing is written any more.
+func (s *Server) Kill() error {
+	return s.run("pg_ctl", "-D", s.data(), "-m", "immediate", "-w", "-s", "stop")
+}
+
+// Own reports whether the server may be killed.
+func (s *Server) Own() bool { return s.dir != "" }
+
+// Stop ends the server and removes its data.
+func (s *Server) Stop() error {
+	if !s.Own() {
+		return nil
+	}
+	return errors.Join(s.Kill(), os.RemoveAll(s.dir))
+}
+
+// run runs a program of PostgreSQL's as the server's owner.
+func (s *Server) run(name string, args ...string) error {
+	args = append([]string{filepath.Join(s.bin, name)}, args...)
+	if s.owner != nil {
+		args = append([]string{"runuser", "-u", s.owner.Username, "--"}, args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = s.dir
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	// The server inherits what pg_ctl has open: a pipe would keep Run waiting.
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	if name == "pg_ctl" {
+		cmd.Stdout, cmd.Stderr, cmd.Stdin = nil, nil, null
+	}
+	if err := cmd.Run(); err != nil {
+		log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+		return fmt.Errorf("pgtest: %s: %w\n%s%s", name, err, out.Bytes(), log)
+	}
+	return nil
+}
+
+// find returns the folder of the newest PostgreSQL's programs.
+func find() (string, error) {
+	if p, err := exec.LookPath("initdb"); err == nil {
+		if p, err = filepath.EvalSymlinks(p); err == nil {
+			return filepath.Dir(p), nil
+		}
+	}
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if err != nil || len(found) == 0 {
+		return "", ErrNone
+	}
+	version := func(path string) int {
+		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(path))))
+		return n
+	}
+	newest := slices.MaxFunc(found, func(a, b string) int { return version(a) - version(b) })
+	return filepath.Dir(newest), nil
+}
+
+func unprivileged() (*user.User, error) {
+	for _, name := range []string{"postgres", "nobody"} {
+		if u, err := user.Lookup(name); err == nil {
+			return u, nil
+		}
+	}
+	return nil, errors.New("pgtest: there is no user postgres or nobody to run the server as")
+}

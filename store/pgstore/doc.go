@@ -1,0 +1,22 @@
+// Package pgstore keeps mail in PostgreSQL, for any number of nodes at once.
+//
+//	pool, err := pgxpool.New(ctx, "postgres://…")
+//	…
+//	s, err := pgstore.Open(ctx, pool, pgstore.Options{})
+//	…
+//	defer s.Close()
+//
+// The tables are plain ones in a schema of their own beside the adopter's, and
+// are described in schema.sql, which Open brings up to date. PostgreSQL 14 or
+// later is needed, and behind PgBouncer in transaction mode a pool with
+// pgx.QueryExecModeExec.
+//
+// Each write is one transaction that locks the account's row: that makes
+// ModSeqs visible in order and counts and quotas exact, and lets one account
+// take one write at a time, many accounts as many as the server can. Bodies
+// are stored once for all recipients of a delivery, and go away an hour after
+// the last message that has them was expunged.
+//
+// Commits are told to other nodes by NOTIFY, a few at a time and outside of the
+// transactions; a query every few seconds makes sure that none is missed.
+package pgstore

@@ -1,0 +1,75 @@
+package pgstore
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+//go:embed schema.sql
+var schema string
+
+// version is that of schema.sql. Whoever changes that adds a step to steps.
+const version = 1
+
+// steps lead from each version to the next one: steps[0] makes version 1 of
+// nothing.
+var steps = [version]string{schema}
+
+// ErrVersion says that the tables were made by a newer version of this
+// package.
+var ErrVersion = errors.New("pgstore: the schema is newer than this program knows")
+
+// migrate brings the tables up to date. Of several nodes one does it.
+func (s *Store) migrate(ctx context.Context) error {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		// Most of the time there is nothing to do, and perhaps no right to.
+		var exists bool
+		if err := tx.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, s.schema+".meta").Scan(&exists); err != nil {
+			return err
+		}
+		if !exists {
+			if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "postrider pgstore "+s.schema); err != nil {
+				return err
+			}
+			// Another node may have been first.
+			if err := tx.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, s.schema+".meta").Scan(&exists); err != nil {
+				return err
+			}
+		}
+		have := 0
+		if exists {
+			if err := tx.QueryRow(ctx, s.sql(`SELECT version, store FROM {s}.meta`)).Scan(&have, &s.data); err != nil {
+				return err
+			}
+		} else {
+			if _, err := tx.Exec(ctx, s.sql(`CREATE SCHEMA IF NOT EXISTS {s}`)); err != nil {
+				return err
+			}
+			s.data = newID('s')
+		}
+		if have > version {
+			return fmt.Errorf("%w: it has version %d, this program %d", ErrVersion, have, version)
+		}
+		if have == version {
+			return nil
+		}
+		for _, step := range steps[have:] {
+			// Several statements: the simple protocol takes them.
+			if _, err := tx.Exec(ctx, s.sql(step), pgx.QueryExecModeSimpleProtocol); err != nil {
+				return err
+			}
+		}
+		if have > 0 {
+			_, err := tx.Exec(ctx, s.sql(`UPDATE {s}.meta SET version = $1`), version)
+			return err
+		}
+		_, err := tx.Exec(ctx, s.sql(`INSERT INTO {s}.meta (version, store) VALUES ($1, $2)`), version, s.data)
+		return err
+	})
+}
