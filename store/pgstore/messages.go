@@ -79,8 +79,7 @@ const keywordsOf = `CASE WHEN m.keywords IS NOT NULL THEN ARRAY(SELECT b.keyword
 
 // next reads up to n messages.
 func (p *pager) next(ctx context.Context, n int) ([]store.Message, error) {
-	ranges := p.uids[:min(len(p.uids), rangesPage)]
-	lo, hi := bounds(ranges)
+	ranges := front(p.uids, n)
 	columns, joins := `m.uid, m.modseq, m.flags, `+keywordsOf+`, m.size, c.id`, ``
 	var m store.Message
 	var flags, zone int16
@@ -105,18 +104,26 @@ func (p *pager) next(ctx context.Context, n int) ([]store.Message, error) {
 		joins = ` JOIN {s}.blobs x ON x.num = c.blob`
 		into = append(into, &body.thread, &body.head, &body.blob, &body.data)
 	}
-	args := []any{p.box, lo, hi, int64(p.since), n}
-	if joins != `` {
+	args := []any{p.box, int64(p.since), n}
+	var from string
+	if len(ranges) == 1 {
+		// In the order of the primary key, up to the limit.
+		from = `{s}.messages m`
+		joins += ` WHERE m.mailbox = $1 AND m.modseq > $2 AND m.uid BETWEEN $4 AND $5`
+		args = append(args, int64(ranges[0].First), int64(ranges[0].Last))
+	} else {
+		lo, hi := bounds(ranges)
+		from = `unnest($4::bigint[], $5::bigint[]) AS r(lo, hi) JOIN {s}.messages m ON m.mailbox = $1 AND m.modseq > $2 AND m.uid BETWEEN r.lo AND r.hi`
+		args = append(args, lo, hi)
+	}
+	if p.fields&store.WithBody != 0 {
 		args = append(args, bodyRides)
 	}
 	ctx, cancel := p.a.s.bounded(ctx)
 	defer cancel()
-	rows, err := p.a.s.pool.Query(ctx, p.a.s.sql(`SELECT `+columns+`
-		FROM unnest($2::bigint[], $3::bigint[]) AS r(lo, hi)
-		JOIN {s}.messages m ON m.mailbox = $1 AND m.uid BETWEEN r.lo AND r.hi AND m.modseq > $4
-		JOIN {s}.contents c ON c.num = m.content
-		JOIN {s}.mailboxes b ON b.num = m.mailbox`+joins+`
-		ORDER BY m.uid LIMIT $5`), args...)
+	rows, err := p.a.s.pool.Query(ctx, p.a.s.sql(`SELECT `+columns+` FROM `+from+`
+		JOIN {s}.contents c ON c.num = m.content JOIN {s}.mailboxes b ON b.num = m.mailbox`+joins+`
+		ORDER BY m.uid LIMIT $3`), args...)
 	if err != nil {
 		return nil, fail(err)
 	}
@@ -158,6 +165,21 @@ func (p *pager) next(ctx context.Context, n int) ([]store.Message, error) {
 func (p *pager) exists(ctx context.Context) error {
 	var n int
 	return p.a.read(ctx, `SELECT 1 FROM {s}.mailboxes WHERE num = $1`, []any{p.box}, &n)
+}
+
+// front returns the first ranges of u that one statement is asked for: those
+// that have at most n UIDs together, so that sorting them is cheap, or the first
+// one, however long.
+func front(u store.UIDSet, n int) store.UIDSet {
+	k, sum := 0, int64(0)
+	for k < len(u) && k < rangesPage {
+		sum += int64(u[k].Last-u[k].First) + 1
+		if k > 0 && sum > int64(n) {
+			break
+		}
+		k++
+	}
+	return u[:k]
 }
 
 // bounds are ranges as the two arrays that SQL is given.

@@ -28,36 +28,23 @@ func (s *Store) migrate(ctx context.Context) error {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		// Most of the time there is nothing to do, and perhaps no right to.
-		var exists bool
-		if err := tx.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, s.schema+".meta").Scan(&exists); err != nil {
+		have, err := s.version(ctx, tx)
+		if err != nil || have == version {
+			return err // most of the time there is nothing to do, and perhaps no right to
+		}
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "postrider pgstore "+s.schema); err != nil {
 			return err
 		}
-		if !exists {
-			if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "postrider pgstore "+s.schema); err != nil {
-				return err
-			}
-			// Another node may have been first.
-			if err := tx.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, s.schema+".meta").Scan(&exists); err != nil {
-				return err
-			}
-		}
-		have := 0
-		if exists {
-			if err := tx.QueryRow(ctx, s.sql(`SELECT version, store FROM {s}.meta`)).Scan(&have, &s.data); err != nil {
-				return err
-			}
-		} else {
-			if _, err := tx.Exec(ctx, s.sql(`CREATE SCHEMA IF NOT EXISTS {s}`)); err != nil {
-				return err
-			}
-			s.data = newID('s')
+		if have, err = s.version(ctx, tx); err != nil || have == version {
+			return err // another node was first
 		}
 		if have > version {
 			return fmt.Errorf("%w: it has version %d, this program %d", ErrVersion, have, version)
 		}
-		if have == version {
-			return nil
+		if have == 0 {
+			if _, err := tx.Exec(ctx, s.sql(`CREATE SCHEMA IF NOT EXISTS {s}`)); err != nil {
+				return err
+			}
 		}
 		for _, step := range steps[have:] {
 			// Several statements: the simple protocol takes them.
@@ -69,7 +56,20 @@ func (s *Store) migrate(ctx context.Context) error {
 			_, err := tx.Exec(ctx, s.sql(`UPDATE {s}.meta SET version = $1`), version)
 			return err
 		}
-		_, err := tx.Exec(ctx, s.sql(`INSERT INTO {s}.meta (version, store) VALUES ($1, $2)`), version, s.data)
+		s.data = newID('s')
+		_, err = tx.Exec(ctx, s.sql(`INSERT INTO {s}.meta (version, store) VALUES ($1, $2)`), version, s.data)
 		return err
 	})
+}
+
+// version returns that of the tables, 0 when there are none. They are not
+// looked for by to_regclass, whose caches may be older than the lock.
+func (s *Store) version(ctx context.Context, tx pgx.Tx) (n int, err error) {
+	var exists bool
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = 'meta')`, s.o.Schema).Scan(&exists)
+	if err != nil || !exists {
+		return 0, err
+	}
+	err = tx.QueryRow(ctx, s.sql(`SELECT version, store FROM {s}.meta`)).Scan(&n, &s.data)
+	return n, err
 }
