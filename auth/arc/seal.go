@@ -153,15 +153,15 @@ func (s *Sealer) Write(p []byte) (int, error) {
 }
 
 // Seal ends the message and returns the three fields of its next set, folded
-// and with the final CRLF, to be put in front of it. It is called once.
+// and with the final CRLF, to be put in front of it.
 //
 // results is what was found out when the message came in; its AuthServID must
 // be one's own name. Its arc result is what the seal says of the chain so far
 // (cv=): a message that has a chain must have been validated. A chain that
 // failed is marked so, once: after that there is nothing left to seal and the
 // error is ErrMarked (RFC 8617 §5.1 step 2, §5.1.2). Other errors are
-// ErrUnknown, ErrLimit, dkim.ErrHeader, dkim.ErrSyntax for results without an
-// AuthServID, or that of the key.
+// ErrUnknown, ErrLimit, dkim.ErrHeader, that of the key, or dkim.ErrSyntax for
+// results without an AuthServID or a message that begins with a folded line.
 func (s *Sealer) Seal(results auth.AuthenticationResults) (string, error) {
 	if s.head.Large {
 		return "", dkim.ErrHeader
@@ -170,6 +170,9 @@ func (s *Sealer) Seal(results auth.AuthenticationResults) (string, error) {
 		return "", fmt.Errorf("%w: results without an authserv-id", dkim.ErrSyntax)
 	}
 	block := s.head.Buf
+	if len(block) > 0 && (block[0] == ' ' || block[0] == '\t') {
+		return "", fmt.Errorf("%w: the message begins with a folded line", dkim.ErrSyntax)
+	}
 	var err error
 	if s.fields, err = canon.Split(block); err != nil {
 		return "", err
