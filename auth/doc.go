@@ -9,6 +9,7 @@
 //   - [github.com/postrider/postrider/auth/dmarc]: what the author's domain asks for (RFC 9989)
 //   - [github.com/postrider/postrider/auth/arc]: what hosts on the way have found out, sealed (RFC 8617)
 //   - [github.com/postrider/postrider/auth/verify]: all of them over one message in a single pass
+//   - [github.com/postrider/postrider/auth/authtest]: domains that pass, for tests
 //
 // Whatever looks up names asks for an interface with the method shapes of
 // *net.Resolver, so that a *net.Resolver fits as it is. Names are looked up
