@@ -12,6 +12,9 @@
 // SPF and the reverse name are looked up from Begin on, keys and policies
 // from the end of the header on, all concurrently; Write never waits for the
 // DNS. Result has the parts, the Authentication-Results field to add
-// (RFC 8601), and what the author's domain asks to be done with the message.
-// What is done is the receiver's decision.
+// (RFC 8601), and a Verdict: accept, quarantine or reject, and why. Without a
+// Policy that is what the author's domain asks for.
+//
+// The reports that the author's domain may have asked for are those of
+// auth/dmarc/dmarcreport, which take the Result as it is (FromResult).
 package verify

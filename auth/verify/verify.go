@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/auth"
+	"github.com/postrider/postrider/auth/arc"
 	"github.com/postrider/postrider/auth/dkim"
 	"github.com/postrider/postrider/auth/dmarc"
 	"github.com/postrider/postrider/auth/spf"
@@ -30,9 +31,15 @@ type Verifier struct {
 	// AuthServID is one's own name in Authentication-Results (RFC 8601 §2.5);
 	// "" leaves it to be set in the result.
 	AuthServID string
-	// MaxSignatures is how many DKIM signatures of a message are looked at;
-	// 0 = 5, negative = no limit.
-	MaxSignatures int
+	// DKIM and DMARC are the settings of these checks; nil = the defaults. ARC
+	// has the chain of the message validated, which is not done otherwise. A
+	// Resolver of theirs, when it is set, is asked instead of ours.
+	DKIM  *dkim.Verifier
+	DMARC *dmarc.Evaluator
+	ARC   *arc.Verifier
+	// Policy says what is to be done with a message when all the rest of its
+	// Result is known; it must not change that. nil = DMARCPolicy.
+	Policy func(ctx context.Context, r *Result) Verdict
 	// Timeout is how long Result waits at most for the lookups that have
 	// not ended while the message came in; 0 = 20 s, negative = no limit
 	// but that of the context. What is missing then is TempError.
@@ -49,23 +56,48 @@ type Source struct {
 
 // Result is what was found out about a message.
 type Result struct {
-	SPF   *spf.Evaluation     // of the MAIL FROM identity; nil without an IP
-	IPRev *IPRev              // nil without an IP
-	DKIM  []dkim.Verification // from the top of the header down, none when unsigned
-	DMARC *dmarc.Evaluation   // never nil; its Disposition is what the author's domain asks for
-	// AuthenticationResults is the field to add to the message.
+	Source Source
+	// Header is that of the message, as received; empty when it is too large.
+	Header mime.Header
+	SPF    *spf.Evaluation     // of the MAIL FROM identity; nil without an IP
+	IPRev  *IPRev              // nil without an IP
+	DKIM   []dkim.Verification // from the top of the header down, none when unsigned
+	DMARC  *dmarc.Evaluation   // never nil; its Disposition is what the author's domain asks for
+	// ARC is what became of the chain, nil when Verifier.ARC does not ask. A
+	// chain that passes means nothing unless its sealers are trusted: see
+	// arc.Chain.Vouches.
+	ARC *arc.Chain
+	// AuthenticationResults is the field to add to the message, and what a
+	// Sealer of package arc seals.
 	AuthenticationResults auth.AuthenticationResults
+	// Verdict is what Policy says is to be done.
+	Verdict Verdict
 }
 
 // Begin begins one message, at its MAIL: SPF and the reverse name are looked
 // up from now on. ctx bounds all lookups.
 func (v *Verifier) Begin(ctx context.Context, s Source) *Pass {
-	ctx, cancel := context.WithCancel(ctx)
-	p := &Pass{v: v, source: s, ctx: ctx, cancel: cancel, resolver: v.Resolver}
+	p := &Pass{v: v, source: s, parent: ctx, resolver: v.Resolver}
+	ctx, p.cancel = context.WithCancel(ctx)
+	p.ctx = ctx
 	if p.resolver == nil {
 		p.resolver = net.DefaultResolver
 	}
-	p.dkim = (&dkim.Verifier{Resolver: p.resolver, MaxSignatures: v.MaxSignatures}).Begin(ctx)
+	var settings dkim.Verifier
+	if v.DKIM != nil {
+		settings = *v.DKIM
+	}
+	if settings.Resolver == nil {
+		settings.Resolver = p.resolver
+	}
+	p.dkim = settings.Begin(ctx)
+	if v.ARC != nil {
+		settings := *v.ARC
+		if settings.Resolver == nil {
+			settings.Resolver = p.resolver
+		}
+		p.arc = settings.Begin(ctx)
+	}
 	if s.IP.IsValid() {
 		p.wg.Go(func() {
 			p.spf = (&spf.Checker{Resolver: p.resolver, Receiver: v.AuthServID}).
@@ -81,11 +113,14 @@ func (v *Verifier) Begin(ctx context.Context, s Source) *Pass {
 type Pass struct {
 	v        *Verifier
 	source   Source
+	parent   context.Context // of Begin
 	ctx      context.Context
 	cancel   context.CancelFunc
 	resolver Resolver
 	dkim     *dkim.Pass
+	arc      *arc.Pass // nil = not asked for
 	wg       sync.WaitGroup
+	header   mime.Header
 	asked    bool // for the policy
 	closed   bool
 	result   *Result
@@ -104,6 +139,9 @@ type Pass struct {
 // fails nor waits for the DNS.
 func (p *Pass) Write(b []byte) (int, error) {
 	n, err := p.dkim.Write(b)
+	if p.arc != nil {
+		p.arc.Write(b)
+	}
 	if !p.asked && p.dkim.Header() != nil {
 		p.discover(p.dkim.Header())
 	}
@@ -116,12 +154,16 @@ func (p *Pass) discover(header []byte) {
 	if p.closed {
 		return
 	}
-	h := mime.ParseHeader(header)
+	p.header = mime.ParseHeader(header)
 	var authors []string
-	authors, p.fromErr = dmarc.AuthorDomains(&h)
-	p.wg.Go(func() {
-		p.policy = (&dmarc.Evaluator{Resolver: p.resolver}).DiscoverAll(p.ctx, authors)
-	})
+	authors, p.fromErr = dmarc.AuthorDomains(&p.header)
+	e := dmarc.Evaluator{Resolver: p.resolver}
+	if p.v.DMARC != nil {
+		if e = *p.v.DMARC; e.Resolver == nil {
+			e.Resolver = p.resolver
+		}
+	}
+	p.wg.Go(func() { p.policy = e.DiscoverAll(p.ctx, authors) })
 }
 
 // Result ends the message, waits for the lookups as long as Timeout allows,
@@ -142,16 +184,26 @@ func (p *Pass) Result() (*Result, error) {
 	if timeout > 0 {
 		defer time.AfterFunc(timeout, p.cancel).Stop()
 	}
-	r := &Result{}
+	r := &Result{Source: p.source}
 	if !p.asked {
 		p.discover(p.dkim.End())
 	}
 	r.DKIM, p.err = p.dkim.Results()
+	if p.arc != nil {
+		r.ARC, _ = p.arc.Result() // its error is that of DKIM
+	}
 	p.wg.Wait()
-	r.SPF, r.IPRev = p.spf, p.iprev
+	r.Header, r.SPF, r.IPRev = p.header, p.spf, p.iprev
 	r.DMARC = p.evaluate(r)
 	p.cancel()
 	r.AuthenticationResults = p.field(r)
+	policy := p.v.Policy
+	if policy == nil {
+		policy = DMARCPolicy
+	}
+	if r.Verdict = policy(p.parent, r); r.Verdict.Action == "" {
+		r.Verdict.Action = Accept
+	}
 	p.result = r
 	return r, p.err
 }
@@ -175,7 +227,7 @@ func (p *Pass) evaluate(r *Result) *dmarc.Evaluation {
 
 func (p *Pass) field(r *Result) auth.AuthenticationResults {
 	a := auth.AuthenticationResults{AuthServID: p.v.AuthServID}
-	a.Results = make([]auth.MethodResult, 0, 4+len(r.DKIM))
+	a.Results = make([]auth.MethodResult, 0, 5+len(r.DKIM))
 	for i := range r.DKIM {
 		a.Results = append(a.Results, r.DKIM[i].MethodResult())
 	}
@@ -189,6 +241,9 @@ func (p *Pass) field(r *Result) auth.AuthenticationResults {
 	if r.IPRev != nil {
 		a.Results = append(a.Results, r.IPRev.MethodResult(p.source.IP))
 	}
+	if r.ARC != nil {
+		a.Results = append(a.Results, r.ARC.MethodResult(p.source.IP))
+	}
 	return a
 }
 
@@ -199,6 +254,9 @@ func (p *Pass) Close() error {
 	p.closed = true
 	p.cancel()
 	p.dkim.Close()
+	if p.arc != nil {
+		p.arc.Close()
+	}
 	p.wg.Wait()
 	return nil
 }

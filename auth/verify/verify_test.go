@@ -1,9 +1,7 @@
 package verify
 
 import (
-	"bytes"
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"io"
 	"net"
@@ -15,17 +13,14 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/auth"
+	"github.com/postrider/postrider/auth/authtest"
 	"github.com/postrider/postrider/auth/dkim"
 	"github.com/postrider/postrider/auth/dmarc"
-	"github.com/postrider/postrider/smtp"
 )
 
-// zone is a resolver: TXT by name, addresses by name, names by address. Each
-// lookup takes wait, or until its context ends.
+// zone is a DNS in which each lookup takes wait, or until its context ends.
 type zone struct {
-	txt  map[string]string
-	ip   map[string]string
-	ptr  map[string]string
+	authtest.Zone
 	wait time.Duration
 }
 
@@ -41,66 +36,53 @@ func (z *zone) pause(ctx context.Context) error {
 	}
 }
 
-func (z *zone) find(ctx context.Context, m map[string]string, name string) ([]string, error) {
+func (z *zone) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	if err := z.pause(ctx); err != nil {
 		return nil, err
 	}
-	if v, ok := m[strings.TrimSuffix(name, ".")]; ok {
-		return []string{v}, nil
-	}
-	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
-}
-
-func (z *zone) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	return z.find(ctx, z.txt, name)
+	return z.Zone.LookupTXT(ctx, name)
 }
 
 func (z *zone) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
-	_, err := z.find(ctx, nil, name)
-	return nil, err
-}
-
-func (z *zone) LookupNetIP(ctx context.Context, _, host string) ([]netip.Addr, error) {
-	s, err := z.find(ctx, z.ip, host)
-	if err != nil {
+	if err := z.pause(ctx); err != nil {
 		return nil, err
 	}
-	return []netip.Addr{netip.MustParseAddr(s[0])}, nil
+	return z.Zone.LookupMX(ctx, name)
+}
+
+func (z *zone) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	if err := z.pause(ctx); err != nil {
+		return nil, err
+	}
+	return z.Zone.LookupNetIP(ctx, network, host)
 }
 
 func (z *zone) LookupAddr(ctx context.Context, addr string) ([]string, error) {
-	return z.find(ctx, z.ptr, addr)
+	if err := z.pause(ctx); err != nil {
+		return nil, err
+	}
+	return z.Zone.LookupAddr(ctx, addr)
 }
 
 const plainMessage = "From: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject: Hi\r\n\r\nHello Bob.\r\n"
 
-var origin = Source{IP: netip.MustParseAddr("192.0.2.1"), Hello: "mail.example.org", From: smtp.Address{Local: "alice", Domain: "example.org"}}
+var origin = Source(authtest.New("example.org").Source("example.org"))
 
+// world is example.org, which has signed plainMessage, and the policy of
+// example.com.
 func world(tb testing.TB) (*zone, string) {
-	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, 32))
-	record, err := dkim.NewRecord(key.Public())
+	w := authtest.New("example.org")
+	w.Zone["_dmarc.example.com"] = []string{"TXT v=DMARC1; p=reject"}
+	return &zone{Zone: w.Zone}, sign(tb, w, plainMessage, "example.org")
+}
+
+func sign(tb testing.TB, w *authtest.World, msg string, domains ...string) string {
+	tb.Helper()
+	msg, err := w.Sign(msg, domains...)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s, err := dkim.NewSigner(dkim.SignOptions{Domain: "example.org", Selector: "s1", Key: key})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	io.WriteString(s, plainMessage)
-	field, err := s.Signature()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return &zone{
-		txt: map[string]string{
-			"example.org":               "v=spf1 a:mail.example.org -all",
-			"s1._domainkey.example.org": record.String(),
-			"_dmarc.example.org":        "v=DMARC1; p=reject",
-			"_dmarc.example.com":        "v=DMARC1; p=reject",
-		},
-		ip:  map[string]string{"mail.example.org": "192.0.2.1"},
-		ptr: map[string]string{"192.0.2.1": "mail.example.org."},
-	}, field + plainMessage
+	return msg
 }
 
 func TestPass(t *testing.T) {
@@ -133,7 +115,7 @@ func TestPass(t *testing.T) {
 		}
 	}
 	want := "Authentication-Results: mx.example.net;\r\n" +
-		" dkim=pass header.d=example.org header.s=s1 header.a=ed25519-sha256\r\n header.b=" + first.AuthenticationResults.Results[0].Prop("header", "b") + ";\r\n" +
+		" dkim=pass header.d=example.org header.s=test header.a=ed25519-sha256\r\n header.b=" + first.AuthenticationResults.Results[0].Prop("header", "b") + ";\r\n" +
 		" spf=pass smtp.mailfrom=alice@example.org;\r\n dmarc=pass (p=reject) header.from=example.org;\r\n" +
 		" iprev=pass (mail.example.org) policy.iprev=192.0.2.1\r\n"
 	got := first.AuthenticationResults.String()
@@ -256,9 +238,9 @@ func TestClose(t *testing.T) {
 
 func TestIPRev(t *testing.T) {
 	z, _ := world(t)
-	z.ptr["2001:db8::1"], z.ip["six.example.org"] = "six.example.org.", "2001:db8::1"
-	z.ptr["192.0.2.2"] = "mail.example.org."
-	z.ptr["192.0.2.3"] = "gone.example.org."
+	z.Zone["2001:db8::1"], z.Zone["six.example.org"] = []string{"PTR six.example.org"}, []string{"AAAA 2001:db8::1"}
+	z.Zone["192.0.2.2"] = []string{"PTR mail.example.org"}
+	z.Zone["192.0.2.3"] = []string{"PTR gone.example.org"}
 	for ip, want := range map[string]auth.Result{"192.0.2.1": auth.Pass, "::ffff:192.0.2.1": auth.Pass, "2001:db8::1": auth.Pass,
 		"192.0.2.2": auth.Fail, "192.0.2.3": auth.Fail, "192.0.2.4": auth.PermError} {
 		if got := iprev(t.Context(), z, netip.MustParseAddr(ip)); got.Result != want || (got.Name != "") != (want == auth.Pass) {
