@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/postrider/postrider/auth"
 	"github.com/postrider/postrider/smtp"
@@ -32,9 +34,13 @@ const (
 // Checker checks clients. It may be used from several goroutines at once.
 type Checker struct {
 	Resolver Resolver // nil = net.DefaultResolver
-	// Receiver is the name of the host that checks, for the macro r of
-	// explanations; "" = "unknown".
+	// Receiver is the name of the host that checks, for Received-SPF and the
+	// macro r of explanations; "" = "unknown".
 	Receiver string
+	// Timeout is how long one check may take, all its lookups together; 0 =
+	// 20 s, the least that RFC 7208 §4.6.4 suggests, negative = no limit but
+	// that of the context. What is not known by then is TempError.
+	Timeout time.Duration
 }
 
 // Source is the client and what it said.
@@ -68,6 +74,9 @@ type Evaluation struct {
 	Err error
 	// Lookups are the DNS queries in the order they were made.
 	Lookups []Lookup
+	// Source is what was checked, and Receiver who did it.
+	Source   Source
+	Receiver string
 }
 
 // Lookup is one DNS query of a check.
@@ -76,11 +85,16 @@ type Lookup struct {
 	Name    string // an address for PTR
 	Answers int
 	Err     error // nil also when there simply are no such records
+	// Term is what made it necessary, as written in the record of Domain; ""
+	// for the record of the identity itself.
+	Term, Domain string
+	// Record is the text of the SPF record that a TXT lookup found, "" when
+	// it found none or several.
+	Record string
 }
 
 // Check checks the MAIL FROM identity (RFC 7208 §2.4); when the reverse-path
-// is null that is the same as the HELO identity. ctx bounds it; a deadline of
-// 20 seconds or more is what RFC 7208 §4.6.4 suggests.
+// is null that is the same as the HELO identity. ctx and Timeout bound it.
 func (c *Checker) Check(ctx context.Context, s Source) *Evaluation {
 	if s.From.Domain == "" {
 		return c.check(ctx, s, Hello, "postmaster", s.Hello)
@@ -97,13 +111,15 @@ func (c *Checker) check(ctx context.Context, s Source, identity, local, domain s
 	if local == "" {
 		local = "postmaster"
 	}
-	e := eval{ctx: ctx, resolver: c.Resolver, receiver: c.Receiver,
+	e := eval{resolver: c.Resolver, receiver: c.Receiver,
 		ip: s.IP.Unmap().WithZone(""), local: local, domain: ascii(domain), hello: s.Hello}
 	if e.resolver == nil {
 		e.resolver = net.DefaultResolver
 	}
-	ev := &Evaluation{Identity: identity, Domain: e.domain, Sender: local + "@" + e.domain}
-	e.lookups = make([]Lookup, 0, 4)
+	e.budget.begin(ctx, c.Timeout)
+	defer e.budget.end()
+	ev := &Evaluation{Identity: identity, Domain: e.domain, Sender: local + "@" + e.domain, Source: s, Receiver: c.Receiver}
+	e.lookups = make([]Lookup, 0, 2)
 	switch {
 	case !s.IP.IsValid() || !validDomain(e.domain):
 		// RFC 7208 §4.3.
@@ -160,14 +176,24 @@ func validName(s string) bool {
 
 // eval is one check under way.
 type eval struct {
-	ctx                            context.Context
+	budget                         budget
 	resolver                       Resolver
 	receiver, local, domain, hello string
 	ip                             netip.Addr
 	terms, voids                   int
 	lookups                        []Lookup
-	names                          []string // of ptr, looked up once
+	cause                          cause  // of the next lookup
+	names                          []name // of ptr, looked up once
 	named                          bool
+}
+
+// cause is the term that is evaluated, and the domain whose record has it.
+type cause struct{ term, domain string }
+
+// name is one of the client's names.
+type name struct {
+	name             string
+	asked, validated bool
 }
 
 // match is what one record says.
@@ -204,7 +230,12 @@ func (e *eval) checkHost(domain string) match {
 	}
 	for i := range r.Mechanisms {
 		m := &r.Mechanisms[i]
+		e.cause = cause{m.text, domain}
 		matched, err := e.matches(m, domain)
+		if err == nil && e.named {
+			// Neither ptr nor the macro p says that a lookup failed.
+			err = e.late()
+		}
 		if err != nil {
 			return failed(err)
 		}
@@ -218,6 +249,7 @@ func (e *eval) checkHost(domain string) match {
 	if err := e.term(); err != nil {
 		return permanent(err)
 	}
+	e.cause = cause{"redirect=" + r.Redirect, domain}
 	target, ok := e.target(r.Redirect, domain)
 	if !ok {
 		return permanent(fmt.Errorf("%w: redirect=%s", ErrNoRecord, r.Redirect))
@@ -235,6 +267,13 @@ func (e *eval) record(domain string) (record string, found bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
+	record, found, err = onlyRecord(txts, domain)
+	e.lookups[len(e.lookups)-1].Record = record
+	return record, found, err
+}
+
+// onlyRecord picks the SPF record of a domain out of its TXT records.
+func onlyRecord(txts []string, domain string) (record string, found bool, err error) {
 	for _, txt := range txts {
 		if !isRecord(txt) {
 			continue
@@ -261,7 +300,11 @@ func (e *eval) target(spec, domain string) (string, bool) {
 	if spec == "" {
 		return domain, true
 	}
-	name := strings.TrimSuffix(e.expand(spec, domain, false), ".")
+	name, ok := e.expand(spec, domain, false)
+	if !ok {
+		return "", false
+	}
+	name = strings.TrimSuffix(name, ".")
 	for len(name) > 253 {
 		// RFC 7208 §7.3: labels go from the left.
 		_, rest, ok := strings.Cut(name, ".")
@@ -359,8 +402,9 @@ func (e *eval) matchMX(target string, m *Mechanism) (bool, error) {
 
 // matchPTR is RFC 7208 §5.5. Only names that could match are validated.
 func (e *eval) matchPTR(target string) (bool, error) {
-	for _, name := range e.ptr() {
-		if isWithin(name, target) && e.validated(name) {
+	names := e.ptr()
+	for i := range names {
+		if isWithin(names[i].name, target) && e.validated(&names[i]) {
 			return true, nil
 		}
 	}
@@ -376,24 +420,24 @@ func (e *eval) validatedName(domain string) string {
 		func(n string) bool { return isWithin(n, domain) && !strings.EqualFold(n, domain) },
 		func(n string) bool { return !isWithin(n, domain) },
 	} {
-		for _, n := range names {
-			if fits(n) && e.validated(n) {
-				return n
+		for i := range names {
+			if n := &names[i]; fits(n.name) && e.validated(n) {
+				return n.name
 			}
 		}
 	}
 	return "unknown"
 }
 
-// validated reports whether a name of the address has the address.
-func (e *eval) validated(name string) bool {
-	ips, _ := e.addresses(e.network(), name)
-	for _, ip := range ips {
-		if ip == e.ip {
-			return true
-		}
+// validated reports whether a name of the address has the address. It asks
+// once, however many macros want to know.
+func (e *eval) validated(n *name) bool {
+	if n.asked {
+		return n.validated
 	}
-	return false
+	ips, _ := e.addresses(e.network(), n.name)
+	n.asked, n.validated = true, slices.Contains(ips, e.ip)
+	return n.validated
 }
 
 // isWithin reports whether name is domain or below it.
@@ -405,6 +449,7 @@ func isWithin(name, domain string) bool {
 // explain fetches and expands the explanation (RFC 7208 §6.2); whatever goes
 // wrong means that there is none.
 func (e *eval) explain(spec, domain string) string {
+	e.cause = cause{"exp=" + spec, domain}
 	target, ok := e.target(spec, domain)
 	if !ok {
 		return ""
@@ -425,7 +470,7 @@ func (e *eval) explain(spec, domain string) string {
 			return ""
 		}
 	}
-	text = e.expand(text, domain, true)
+	text, _ = e.expand(text, domain, true)
 	// A local part of RFC 6531 may have brought in more than ASCII, and no
 	// control character may reach a reply.
 	return strings.Map(func(r rune) rune {

@@ -18,7 +18,7 @@ func (e *eval) done(typ, name string, answers int, err error) error {
 	if err != nil {
 		err = fmt.Errorf("%w: %s %s: %w", ErrLookup, typ, name, err)
 	}
-	e.lookups = append(e.lookups, Lookup{Type: typ, Name: name, Answers: answers, Err: err})
+	e.lookups = append(e.lookups, Lookup{Type: typ, Name: name, Answers: answers, Err: err, Term: e.cause.term, Domain: e.cause.domain})
 	return err
 }
 
@@ -42,7 +42,10 @@ func (e *eval) void() error {
 }
 
 func (e *eval) txt(name string) ([]string, error) {
-	txts, err := e.resolver.LookupTXT(e.ctx, name+".")
+	if err := e.late(); err != nil {
+		return nil, err
+	}
+	txts, err := e.resolver.LookupTXT(&e.budget, name+".")
 	if err := e.done("TXT", name, len(txts), err); err != nil {
 		return nil, err
 	}
@@ -59,7 +62,10 @@ func (e *eval) network() string {
 
 // addresses looks up addresses without counting.
 func (e *eval) addresses(network, host string) ([]netip.Addr, error) {
-	ips, err := e.resolver.LookupNetIP(e.ctx, network, host+".")
+	if err := e.late(); err != nil {
+		return nil, err
+	}
+	ips, err := e.resolver.LookupNetIP(&e.budget, network, host+".")
 	typ := "A"
 	if network == "ip6" {
 		typ = "AAAA"
@@ -92,7 +98,10 @@ func (e *eval) ips(network, host string) ([]netip.Addr, error) {
 }
 
 func (e *eval) mx(name string) ([]*net.MX, error) {
-	mxs, err := e.resolver.LookupMX(e.ctx, name+".")
+	if err := e.late(); err != nil {
+		return nil, err
+	}
+	mxs, err := e.resolver.LookupMX(&e.budget, name+".")
 	if err := e.done("MX", name, len(mxs), err); err != nil {
 		return nil, err
 	}
@@ -104,18 +113,18 @@ func (e *eval) mx(name string) ([]*net.MX, error) {
 
 // ptr returns the names of the client's address, at most ten, not validated.
 // An error means that there are none (RFC 7208 §5.5).
-func (e *eval) ptr() []string {
-	if e.named {
+func (e *eval) ptr() []name {
+	if e.named || e.late() != nil {
 		return e.names
 	}
 	e.named = true
-	names, err := e.resolver.LookupAddr(e.ctx, e.ip.String())
+	names, err := e.resolver.LookupAddr(&e.budget, e.ip.String())
 	if e.done("PTR", e.ip.String(), len(names), err) != nil {
 		return nil
 	}
 	for _, n := range names[:min(len(names), maxNames)] {
 		if n = strings.TrimSuffix(n, "."); validName(n) {
-			e.names = append(e.names, n)
+			e.names = append(e.names, name{name: n})
 		}
 	}
 	return e.names

@@ -77,6 +77,9 @@ type macro struct {
 	delims  string // "" = "."
 }
 
+// delimiters are those of RFC 7208 §7.1.
+const delimiters = ".-+,/_="
+
 // parseMacro parses the macro-expand that s begins with and returns its length.
 func parseMacro(s string, explain bool) (m macro, n int, ok bool) {
 	if len(s) < 2 {
@@ -122,24 +125,41 @@ func parseMacro(s string, explain bool) (m macro, n int, ok bool) {
 	if rest != "" && rest[0]|0x20 == 'r' {
 		m.reverse, rest = true, rest[1:]
 	}
-	if strings.Trim(rest, ".-+,/_=") != "" {
+	if strings.Trim(rest, delimiters) != "" {
 		return m, 0, false
 	}
-	m.delims = rest
+	if m.delims = rest; len(rest) > len(delimiters) {
+		// Some are there several times.
+		m.delims = ""
+		for _, d := range delimiters {
+			if strings.ContainsRune(rest, d) {
+				m.delims += string(d)
+			}
+		}
+	}
 	return m, end + 1, true
 }
 
-// maxExpansion bounds what macros may expand to; names end up at 253 octets,
-// and an explanation has to fit a reply.
-const maxExpansion = 4096
+// maxExpansion bounds what macros may expand to, maxWork the octets of the
+// values that they are made from; a name has 253 octets, and an explanation
+// has to fit a reply.
+const (
+	maxExpansion = 4096
+	maxWork      = 1 << 16
+)
 
-// expand expands the macros of s, which is valid.
-func (e *eval) expand(s, domain string, explanation bool) string {
+// expand expands the macros of s, which is valid. It reports whether the
+// result is complete.
+func (e *eval) expand(s, domain string, explanation bool) (string, bool) {
 	if strings.IndexByte(s, '%') < 0 {
-		return s
+		return s, true
 	}
 	b := make([]byte, 0, 128)
-	for i := 0; i < len(s) && len(b) < maxExpansion; {
+	work := 0
+	for i := 0; i < len(s); {
+		if len(b) > maxExpansion || work > maxWork {
+			return string(b[:min(len(b), maxExpansion)]), false
+		}
 		if s[i] != '%' {
 			b = append(b, s[i])
 			i++
@@ -158,7 +178,11 @@ func (e *eval) expand(s, domain string, explanation bool) string {
 		case '-':
 			b = append(b, "%20"...)
 		default:
-			v := m.transform(e.macroValue(m.letter, domain))
+			v := e.macroValue(m.letter, domain)
+			if work += len(v); work > maxWork {
+				continue
+			}
+			v = m.transform(v)
 			if m.upper {
 				b = appendEscaped(b, v)
 			} else {
@@ -166,7 +190,7 @@ func (e *eval) expand(s, domain string, explanation bool) string {
 			}
 		}
 	}
-	return string(b[:min(len(b), maxExpansion)])
+	return string(b[:min(len(b), maxExpansion)]), len(b) <= maxExpansion && work <= maxWork
 }
 
 func (e *eval) macroValue(letter byte, domain string) string {

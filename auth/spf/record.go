@@ -44,6 +44,8 @@ type Mechanism struct {
 	// Bits4 and Bits6 are the prefix lengths of a and mx, 32 and 128 when
 	// not given.
 	Bits4, Bits6 int
+
+	text string // as the record has it
 }
 
 // Modifier is a name=value of a record.
@@ -146,7 +148,7 @@ func (r *Record) term(term string) error {
 	if end >= 0 && term[end] == '=' {
 		return r.modifier(term[:end], term[end+1:])
 	}
-	m := Mechanism{Result: auth.Pass, Bits4: 32, Bits6: 128}
+	m := Mechanism{Result: auth.Pass, Bits4: 32, Bits6: 128, text: term}
 	rest := term
 	switch rest[0] {
 	case '+':

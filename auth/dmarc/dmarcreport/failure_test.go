@@ -151,8 +151,10 @@ func failed(t *testing.T, z zone) FailedMessage {
 	return FailedMessage{
 		Message: Message{Time: noon, IP: netip.MustParseAddr("192.0.2.9"),
 			DMARC: evaluate(t, z, "example.org", dmarc.Identifiers{}),
-			SPF:   &spf.Evaluation{Result: auth.Fail, Identity: spf.MailFrom, Domain: "example.org", Sender: "alice@example.org"},
-			DKIM:  []dkim.Verification{{Result: auth.Fail, Err: dkim.ErrBodyHash, Signature: &dkim.Signature{Domain: "example.org", Selector: "s1", Identity: "@example.org"}}}},
+			SPF: &spf.Evaluation{Result: auth.Fail, Identity: spf.MailFrom, Domain: "example.org", Sender: "alice@example.org", Lookups: []spf.Lookup{
+				{Type: "TXT", Name: "example.org", Answers: 1, Record: `v=spf1 include:"x".example.org -all`}, {Type: "TXT", Name: "a b.example.org", Answers: 1, Record: "v=spf1"},
+				{Type: "A", Name: "x.example.org"}, {Type: "TXT", Name: "x.example.org", Answers: 1, Record: "v=spf1 ip4:192.0.2.1"}}},
+			DKIM: []dkim.Verification{{Result: auth.Fail, Err: dkim.ErrBodyHash, Signature: &dkim.Signature{Domain: "example.org", Selector: "s1", Identity: "@example.org"}}}},
 		Header:     mime.ParseHeader([]byte(header + "\r\n")),
 		Original:   func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(failedMessage)), nil },
 		EnvelopeID: "QQ314159", DeliveryResult: "reject",
@@ -163,7 +165,6 @@ func TestFailureReporter(t *testing.T) {
 	z := zone{
 		"_dmarc.example.org":                        "v=DMARC1; p=reject; ruf=mailto:f@example.org,mailto:x@third.example,mailto:y@agreed.example",
 		"example.org._report._dmarc.agreed.example": "v=DMARC1; ruf=mailto:z@agreed.example",
-		"example.org":                               "v=spf1 ip4:192.0.2.1 exp=\"x\" -all",
 	}
 	box := new(outbox)
 	fr := &FailureReporter{Submitter: "mx.example.net", From: reporter, Send: box.send, Evaluator: &dmarc.Evaluator{Resolver: z}, PerHour: 2, RedactionKey: []byte("k")}
@@ -185,7 +186,7 @@ func TestFailureReporter(t *testing.T) {
 	}
 	if f.Type != report.FeedbackAuthFailure || f.AuthFailure != "dmarc" || strings.Join(f.Unaligned, " ") != "dkim spf" || !bytes.Contains(text, []byte("Identity-Alignment: dkim, spf\r\n")) ||
 		f.DKIMDomain != "example.org" || f.DKIMSelector != "s1" || f.DKIMIdentity != "@example.org" ||
-		len(f.SPFDNS) != 1 || f.SPFDNS[0] != `txt : example.org : "v=spf1 ip4:192.0.2.1 exp=\"x\" -all"` ||
+		strings.Join(f.SPFDNS, "\n") != `txt : example.org : "v=spf1 include:\"x\".example.org -all"`+"\n"+`txt : x.example.org : "v=spf1 ip4:192.0.2.1"` ||
 		f.MailFrom != "alice@example.org" || f.SourceIP.String() != "192.0.2.9" || !f.Arrival.Equal(noon) || f.ReportingMTA != "mx.example.net" ||
 		f.EnvelopeID != "QQ314159" || f.DeliveryResult != "reject" || f.ReportedDomains[0] != "example.org" || len(f.AuthenticationResults) != 1 || f.Incidents != 0 {
 		t.Errorf("%+v\n%s", f, text)

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -101,11 +100,7 @@ func (fr *FailureReporter) Report(ctx context.Context, m FailedMessage) (int, er
 	}
 	if s := m.SPF; s != nil && !m.DMARC.SPFAligned && kin(s.Domain, m.DMARC.PolicyDomain) {
 		// RFC 9991 §4: required for the failure of an aligned identifier.
-		var resolver dmarc.Resolver = net.DefaultResolver
-		if e.Resolver != nil {
-			resolver = e.Resolver
-		}
-		failure.SPFDNS = spfRecords(ctx, resolver, s.Domain)
+		failure.SPFDNS = spfRecords(s)
 	}
 	sent := 0
 	for _, a := range to {
@@ -213,19 +208,17 @@ func (fr *FailureReporter) results(m *FailedMessage) string {
 	return strings.Join(strings.Fields(value), " ")
 }
 
-// spfRecords looks up the record behind an SPF result, which SPF-DNS has to
-// quote (RFC 6591 §3.2.6); nothing when it cannot be had.
-func spfRecords(ctx context.Context, r dmarc.Resolver, domain string) []string {
-	txts, err := r.LookupTXT(ctx, domain+".")
-	if err != nil {
-		return nil
-	}
+// spfRecords quotes the records behind an SPF result, each one that was used
+// (RFC 6591 §3.2.6, SPF-DNS).
+func spfRecords(ev *spf.Evaluation) []string {
 	var out []string
-	for _, txt := range txts {
-		if len(txt) >= 6 && strings.EqualFold(txt[:6], "v=spf1") && len(txt) < 4096 && len(out) < 2 {
-			quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable(txt))
-			out = append(out, "txt : "+domain+" : \""+quoted+"\"")
+	for i := range ev.Lookups {
+		l := &ev.Lookups[i]
+		if l.Record == "" || len(l.Record) >= 4096 || strings.ContainsFunc(l.Name, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(":;()\"\\", r) }) {
+			continue // macros make odd names, which the field has no way to quote
 		}
+		quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable(l.Record))
+		out = append(out, "txt : "+l.Name+" : \""+quoted+"\"")
 	}
 	return out
 }
