@@ -484,13 +484,7 @@ func (e *eval) explain(spec, domain string) string {
 // MethodResult returns e for an Authentication-Results field
 // (RFC 8601 §2.7.2).
 func (e *Evaluation) MethodResult() auth.MethodResult {
-	m := auth.MethodResult{Method: "spf", Result: e.Result}
-	for _, err := range [...]error{ErrSyntax, ErrMultiple, ErrNoRecord, ErrLimit, ErrVoid, ErrLookup} {
-		if errors.Is(e.Err, err) {
-			m.Reason = strings.TrimPrefix(err.Error(), "spf: ")
-			break
-		}
-	}
+	m := auth.MethodResult{Method: "spf", Result: e.Result, Reason: e.reason()}
 	value := e.Domain
 	if e.Identity == MailFrom {
 		value = e.Sender

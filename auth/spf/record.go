@@ -199,15 +199,8 @@ func mechanismName(s string) string {
 }
 
 func (r *Record) modifier(name, value string) error {
-	for i := 0; i < len(name); i++ {
-		c := name[i] | 0x20
-		alpha := c >= 'a' && c <= 'z'
-		if !alpha && (i == 0 || !(name[i] >= '0' && name[i] <= '9') && strings.IndexByte("-_.", name[i]) < 0) {
-			return syntax(name + "=")
-		}
-	}
-	if name == "" {
-		return syntax("=" + value)
+	if !isKey(name) {
+		return syntax(name + "=" + value)
 	}
 	var field *string
 	switch {
