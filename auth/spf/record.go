@@ -102,6 +102,18 @@ func (r *Record) String() string {
 	return b.String()
 }
 
+// Strings returns what String does, cut into the strings of at most 255 octets
+// that a TXT record is made of (RFC 7208 §3.3).
+func (r *Record) Strings() []string {
+	var out []string
+	for text := r.String(); text != ""; {
+		n := min(len(text), stringLength)
+		out = append(out, text[:n])
+		text = text[n:]
+	}
+	return out
+}
+
 const version = "v=spf1"
 
 // isRecord reports whether a TXT record is an SPF record (RFC 7208 §4.5).
