@@ -31,9 +31,11 @@ type Verifier struct {
 	// AuthServID is one's own name in Authentication-Results (RFC 8601 §2.5);
 	// "" leaves it to be set in the result.
 	AuthServID string
-	// DKIM and DMARC are the settings of these checks; nil = the defaults. ARC
-	// has the chain of the message validated, which is not done otherwise. A
-	// Resolver of theirs, when it is set, is asked instead of ours.
+	// SPF, DKIM and DMARC are the settings of these checks; nil = the
+	// defaults. ARC has the chain of the message validated, which is not done
+	// otherwise. A Resolver of theirs, when it is set, is asked instead of
+	// ours.
+	SPF   *spf.Checker
 	DKIM  *dkim.Verifier
 	DMARC *dmarc.Evaluator
 	ARC   *arc.Verifier
@@ -99,10 +101,14 @@ func (v *Verifier) Begin(ctx context.Context, s Source) *Pass {
 		p.arc = settings.Begin(ctx)
 	}
 	if s.IP.IsValid() {
-		p.wg.Go(func() {
-			p.spf = (&spf.Checker{Resolver: p.resolver, Receiver: v.AuthServID}).
-				Check(ctx, spf.Source{IP: s.IP, Hello: s.Hello, From: s.From})
-		})
+		c := spf.Checker{Receiver: v.AuthServID, Timeout: -1} // ours is for all
+		if v.SPF != nil {
+			c = *v.SPF
+		}
+		if c.Resolver == nil {
+			c.Resolver = p.resolver
+		}
+		p.wg.Go(func() { p.spf = c.Check(ctx, spf.Source(s)) })
 		p.wg.Go(func() { p.iprev = iprev(ctx, p.resolver, s.IP) })
 	}
 	return p
