@@ -573,6 +573,48 @@ func TestBounded(t *testing.T) {
 	}
 }
 
+// TestShared has the body hashed by a verifier of DKIM where its signature has
+// the same form, and by the one of ARC where not.
+func TestShared(t *testing.T) {
+	z := zone{}
+	for _, form := range []dkim.Canonicalization{dkim.Relaxed, dkim.Simple} {
+		o := SealOptions{Domain: "example.net", Selector: "a", Key: edKey(1)}
+		publish(t, z, o)
+		d, err := dkim.NewSigner(dkim.SignOptions{Domain: "example.net", Selector: "a", Key: edKey(1), Body: form})
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(d, message)
+		field, err := d.Signature()
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg := must(t)(sealWith(t, o, field+message))
+		for _, c := range []struct {
+			msg  string
+			want error
+		}{{msg, nil}, {msg + "more\r\n", dkim.ErrBodyHash}} {
+			dp := (&dkim.Verifier{Resolver: z}).Begin(t.Context())
+			p := (&Verifier{Resolver: z}).BeginWith(t.Context(), dp)
+			for i := range c.msg {
+				io.WriteString(io.MultiWriter(dp, p), c.msg[i:i+1])
+			}
+			if _, err := dp.Results(); err != nil {
+				t.Fatal(err)
+			}
+			chain, err := p.Result()
+			if err != nil || !errors.Is(chain.Err, c.want) || (chain.Result == auth.Pass) != (c.want == nil) {
+				t.Errorf("%s: %v, %v", form, chain.Err, err)
+			}
+			if (len(p.sums) == 0) != (form == dkim.Relaxed) {
+				t.Errorf("%s: %d hashes of its own", form, len(p.sums))
+			}
+			p.Close()
+			dp.Close()
+		}
+	}
+}
+
 // slow is a resolver that takes an hour.
 type slow struct{ Resolver }
 

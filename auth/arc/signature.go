@@ -199,6 +199,14 @@ func (s *signature) set(t canon.Tag, at int, seal bool) (err error) {
 	return nil
 }
 
+// body is the canonicalization of the body.
+func (s *signature) body() dkim.Canonicalization {
+	if s.relaxedBody {
+		return dkim.Relaxed
+	}
+	return dkim.Simple
+}
+
 func relaxed(c string) (bool, error) {
 	switch strings.ToLower(canon.TrimFWS(c)) {
 	case "simple":

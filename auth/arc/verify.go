@@ -55,12 +55,22 @@ func (v *Verifier) Begin(ctx context.Context) *Pass {
 	return &Pass{v: v, ctx: ctx, cancel: cancel}
 }
 
+// BeginWith is Begin for a message that is written to d as well: each piece is
+// written to d first, and d.Results is called first. A body that d hashes is not
+// hashed again.
+func (v *Verifier) BeginWith(ctx context.Context, d *dkim.Pass) *Pass {
+	p := v.Begin(ctx)
+	p.dkim = d
+	return p
+}
+
 // Pass validates the chain of one message: write the message to it, call
 // Result, and Close in any case. It is not for concurrent use.
 type Pass struct {
 	v      *Verifier
 	ctx    context.Context
 	cancel context.CancelFunc
+	dkim   *dkim.Pass // nil, or one that hashes the body too
 	head   canon.Block
 	fields []canon.Field
 	sets   []set // the oldest first
@@ -87,6 +97,11 @@ type set struct {
 	amsErr   error // an older signature may be broken
 	sum      int   // index in sums, -1 = none
 }
+
+const (
+	noSum     = -1
+	sharedSum = -2 // that of Pass.dkim
+)
 
 // lookup is one key record; txt and err are valid once it was fetched.
 type lookup struct {
@@ -179,7 +194,7 @@ func collect(block []byte, fields []canon.Field) ([]set, error) {
 			continue
 		}
 		for len(sets) < n {
-			sets = append(sets, set{instance: len(sets) + 1, results: -1, message: -1, seal: -1, sum: -1})
+			sets = append(sets, set{instance: len(sets) + 1, results: -1, message: -1, seal: -1, sum: noSum})
 		}
 		s := &sets[n-1]
 		where := &s.results
@@ -260,10 +275,16 @@ func (p *Pass) wantBody(s *set) {
 	if s.amsErr != nil {
 		return
 	}
+	if p.dkim != nil && s.ams.length < 0 {
+		if _, ok := p.dkim.BodyHash(s.ams.body()); ok {
+			s.sum = sharedSum
+			return
+		}
+	}
 	s.sum = slices.IndexFunc(p.sums, func(b *canon.Body) bool {
 		return b.Relaxed == s.ams.relaxedBody && b.Limit == s.ams.length
 	})
-	if s.sum < 0 && len(p.sums) < maxSums {
+	if s.sum == noSum && len(p.sums) < maxSums {
 		s.sum = len(p.sums)
 		p.sums = append(p.sums, canon.NewBody(sha256.New(), s.ams.relaxedBody, s.ams.length))
 	}
@@ -286,7 +307,7 @@ func (p *Pass) check() {
 	var more []*signature
 	for i := range slices.Backward(p.sets[:len(p.sets)-1]) {
 		more = append(more, p.sets[i].as)
-		if p.sets[i].sum >= 0 {
+		if p.sets[i].sum != noSum {
 			more = append(more, p.sets[i].ams)
 		}
 	}
@@ -297,7 +318,7 @@ func (p *Pass) check() {
 		}
 	}
 	for i := range slices.Backward(p.sets[:len(p.sets)-1]) {
-		if p.sets[i].sum < 0 || c.message(&p.sets[i]) != nil {
+		if p.sets[i].sum == noSum || c.message(&p.sets[i]) != nil {
 			return
 		}
 		p.held++
@@ -553,6 +574,12 @@ func (p *Pass) judge() *Chain {
 
 // body holds a signature against the body.
 func (p *Pass) body(s *set) error {
+	if s.sum == sharedSum {
+		if sum, _ := p.dkim.BodyHash(s.ams.body()); subtle.ConstantTimeCompare(sum, s.ams.bodyHash) != 1 {
+			return dkim.ErrBodyHash
+		}
+		return nil
+	}
 	b := p.sums[s.sum]
 	switch {
 	case subtle.ConstantTimeCompare(b.Digest, s.ams.bodyHash) != 1 || s.ams.length > b.N:

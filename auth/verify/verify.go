@@ -98,7 +98,7 @@ func (v *Verifier) Begin(ctx context.Context, s Source) *Pass {
 		if settings.Resolver == nil {
 			settings.Resolver = p.resolver
 		}
-		p.arc = settings.Begin(ctx)
+		p.arc = settings.BeginWith(ctx, p.dkim)
 	}
 	if s.IP.IsValid() {
 		c := spf.Checker{Receiver: v.AuthServID, Timeout: -1} // ours is for all
