@@ -26,7 +26,7 @@
 //     queue/diskqueue are storages, queue/submission the way in, and
 //     queue/queuetest proves a storage of your own.
 //   - [github.com/postrider/postrider/auth] authenticates messages: auth/spf,
-//     auth/dkim, auth/dmarc, and auth/verify that runs them in one pass;
+//     auth/dkim, auth/dmarc, auth/arc, and auth/verify that runs them in one pass;
 //     auth/login authenticates users for every server.
 //   - [github.com/postrider/postrider/store] is the seam between the servers and
 //     whatever keeps the mail; store/memstore and store/pgstore are stores,
