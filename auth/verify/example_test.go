@@ -8,7 +8,8 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/postrider/postrider/auth/dmarc"
+	"github.com/postrider/postrider/auth/arc"
+	"github.com/postrider/postrider/auth/authtest"
 	"github.com/postrider/postrider/auth/verify"
 	"github.com/postrider/postrider/smtp"
 )
@@ -29,8 +30,36 @@ func ExampleVerifier() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if r.DMARC.Disposition == dmarc.Reject {
-		log.Fatal("550 5.7.1 refused by the policy of ", r.DMARC.Domain)
+	if r.Verdict.Action == verify.Reject {
+		log.Fatal("550 5.7.1 ", r.Verdict.Reason)
 	}
 	fmt.Print(&r.AuthenticationResults)
+}
+
+// A policy that takes what a forwarder has broken when the forwarder is trusted
+// and says that all was well, and puts with the junk what others would reject.
+func ExampleVerifier_policy() {
+	trusted := func(sealer string) bool { return sealer == "lists.example.net" }
+	v := &verify.Verifier{ARC: &arc.Verifier{}, Policy: func(ctx context.Context, r *verify.Result) verify.Verdict {
+		v := verify.DMARCPolicy(ctx, r)
+		if v.Action == verify.Accept {
+			return v
+		}
+		if r.ARC.Vouches(r.DMARC.Domain, trusted) {
+			return verify.Verdict{Action: verify.Accept, Reason: "sealed by a list we trust", Override: "trusted_forwarder"}
+		}
+		return verify.Verdict{Action: verify.Quarantine, Reason: v.Reason}
+	}}
+
+	w := authtest.New("example.org") // p=reject
+	v.Resolver = w.Zone
+	p := v.Begin(context.Background(), verify.Source(w.Source("stranger.example")))
+	defer p.Close()
+	io.WriteString(p, w.Message("example.org"))
+	r, err := p.Result()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(r.Verdict.Action, "because", r.Verdict.Reason)
+	// Output: quarantine because DMARC failed for example.org
 }

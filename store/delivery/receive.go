@@ -137,7 +137,7 @@ func (s *session) receive(ctx context.Context, r io.Reader, body store.Staged) (
 		if in.Auth == nil {
 			return nil, refusal(err) // closed: the connection ends
 		}
-		a := in.Auth.AuthenticationResults
+		a := &in.Auth.AuthenticationResults
 		a.AuthServID = s.authServID
 		in.Trace = a.AppendTo(in.Trace)
 	}

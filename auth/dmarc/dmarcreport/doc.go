@@ -6,7 +6,7 @@
 // over:
 //
 //	c := &dmarcreport.Collector{Storage: storage}
-//	c.Add(ctx, dmarcreport.Message{IP: ip, DMARC: r.DMARC, SPF: r.SPF, DKIM: r.DKIM})
+//	c.Add(ctx, dmarcreport.FromResult(r).Message) // r is that of auth/verify
 //	…
 //	s := &dmarcreport.Sender{Storage: storage, Submitter: "mx.example.org", From: from, Send: send}
 //	n, err := s.SendDue(ctx, time.Now()) // now and then

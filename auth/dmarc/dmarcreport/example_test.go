@@ -3,12 +3,15 @@ package dmarcreport_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/postrider/postrider/auth/authtest"
 	"github.com/postrider/postrider/auth/dmarc/dmarcreport"
+	"github.com/postrider/postrider/auth/verify"
 	"github.com/postrider/postrider/mime"
 	"github.com/postrider/postrider/smtp"
 )
@@ -43,4 +46,26 @@ func ExampleSender() {
 	n, err := s.SendDue(context.Background(), time.Now())
 	fmt.Println(n, err)
 	// Output: 0 <nil>
+}
+
+// What a server does with each message: one row for the aggregate report, and a
+// failure report if one is asked for.
+func ExampleFromResult() {
+	w := authtest.New("example.org") // p=reject, with reports to reports@example.org
+	p := (&verify.Verifier{Resolver: w.Zone}).Begin(context.Background(), verify.Source(w.Source("stranger.example")))
+	defer p.Close()
+	io.WriteString(p, w.Message("example.org"))
+	r, err := p.Result()
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	m := dmarcreport.FromResult(r)
+	m.EnvelopeTo = "example.net"
+	c := &dmarcreport.Collector{Storage: new(dmarcreport.Memory)}
+	if err := c.Add(context.Background(), m.Message); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(m.IP, m.DeliveryResult, dmarcreport.Wanted(&m.Message))
+	// Output: 198.51.100.1 reject false
 }
