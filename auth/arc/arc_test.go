@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -513,6 +514,33 @@ func TestPrehash(t *testing.T) {
 		header, body, _ := strings.Cut(message, "\r\n\r\n")
 		sealed := must(t)(sealWith(t, o, header+"\r\n\r\n"))
 		if c := validate(t, &Verifier{Resolver: z}, []byte(sealed+body)); c.Result != auth.Pass {
+			t.Error(c.Err)
+		}
+	}
+}
+
+// TestFields says what is signed.
+func TestFields(t *testing.T) {
+	msg := "From: a@example.org\r\nFrom: b@example.org\r\nsubject: x\r\nDKIM-Signature: y\r\nReceived: z\r\nAuthentication-Results: mx; none\r\n\r\n"
+	for want, o := range map[string]SealOptions{
+		"From:From:From:Reply-To:To:Cc:Subject:Subject:Date:Message-ID:MIME-Version:Content-Type:Content-Transfer-Encoding:DKIM-Signature": {},
+		"From:From:Subject":       {Fields: []string{"Subject", "To"}, Oversign: []string{}},
+		"From:From:Cc":            {Fields: []string{}, Oversign: []string{"Cc"}},
+		"Subject:From:From":       {Fields: []string{"Subject", "From"}, Oversign: []string{}},
+		"Received:From:From:From": {Fields: []string{"Received"}, Oversign: []string{"From"}},
+	} {
+		o.Domain, o.Selector, o.Key = "example.net", "a", edKey(1)
+		sealed := must(t)(sealWith(t, o, msg))
+		_, ams, _ := strings.Cut(sealed, SignatureField+":")
+		ams, _, _ = strings.Cut(ams, ResultsField)
+		got := strings.Split(tagsOf(t, ams)["h"], ":")
+		sorted := func(list []string) []string { slices.Sort(list); return list }
+		if !slices.Equal(sorted(got), sorted(strings.Split(want, ":"))) {
+			t.Errorf("%v, want %s", got, want)
+		}
+		z := zone{}
+		publish(t, z, o)
+		if c := validate(t, &Verifier{Resolver: z}, []byte(sealed)); c.Result != auth.Pass {
 			t.Error(c.Err)
 		}
 	}

@@ -38,8 +38,9 @@ type SealOptions struct {
 	// Relaxed.
 	Header, Body dkim.Canonicalization
 	// Fields are the header fields to sign where the message has them, all
-	// of a name; nil = DefaultFields. Authentication-Results and the fields
-	// of ARC must not be among them (RFC 8617 §4.1.2).
+	// of a name; nil = DefaultFields. From is always signed.
+	// Authentication-Results and the fields of ARC must not be among them
+	// (RFC 8617 §4.1.2).
 	Fields []string
 	// Oversign are fields of which one more than there are is signed, so that
 	// none can be added on the way to the next host; nil =
@@ -278,6 +279,9 @@ func (s *Sealer) names() []string {
 		for ; more > 0 && len(names) < maxNames; more-- {
 			names = append(names, name)
 		}
+	}
+	if !has(s.o.Fields, "From") && !has(s.o.Oversign, "From") {
+		add("From", 0)
 	}
 	for _, name := range s.o.Fields {
 		if has(s.o.Oversign, name) {

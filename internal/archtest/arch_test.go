@@ -102,6 +102,7 @@ func TestDependencies(t *testing.T) {
 		"./smtp/smtpserver": "golang.org/x/net golang.org/x/text golang.org/x/crypto golang.org/x/sys github.com/emersion/go-sasl",
 		"./queue":           "golang.org/x/net golang.org/x/text github.com/emersion/go-message",
 		"./auth/dkim":       "golang.org/x/net golang.org/x/text golang.org/x/crypto github.com/emersion/go-message",
+		"./auth/verify":     "golang.org/x/net golang.org/x/text golang.org/x/crypto github.com/emersion/go-message",
 	} {
 		if _, err := os.Stat(filepath.Join("../..", root)); err != nil {
 			t.Errorf("%s: %v", root, err)
