@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/auth"
+	"github.com/postrider/postrider/auth/arc"
 	"github.com/postrider/postrider/auth/authtest"
 	"github.com/postrider/postrider/auth/dkim"
 	"github.com/postrider/postrider/auth/dmarc"
@@ -74,6 +75,21 @@ func world(tb testing.TB) (*zone, string) {
 	w := authtest.New("example.org")
 	w.Zone["_dmarc.example.com"] = []string{"TXT v=DMARC1; p=reject"}
 	return &zone{Zone: w.Zone}, sign(tb, w, plainMessage, "example.org")
+}
+
+// chained is msg with a seal of example.org in front.
+func chained(tb testing.TB, msg string) string {
+	tb.Helper()
+	s, err := arc.NewSealer(arc.SealOptions{Domain: "example.org", Selector: authtest.Selector, Key: authtest.New().Key("example.org")})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	io.WriteString(s, msg)
+	set, err := s.Seal(auth.AuthenticationResults{AuthServID: "mail.example.org"})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return set + msg
 }
 
 func sign(tb testing.TB, w *authtest.World, msg string, domains ...string) string {
@@ -149,6 +165,7 @@ func TestVerdicts(t *testing.T) {
 		"empty":         {origin, "", auth.PermError, dmarc.NoPolicy, nil},
 		"two From":      {origin, "From: a@example.com\r\n" + plainMessage, auth.Fail, dmarc.Reject, nil},
 		"half a From":   {origin, "From: a@example.org, bank at example com\r\n\r\n", auth.PermError, dmarc.NoPolicy, nil},
+		"sealed":        {elsewhere, chained(t, msg), auth.Pass, dmarc.NoPolicy, nil},
 		"header only":   {origin, "From: a@example.org\r\n", auth.Pass, dmarc.NoPolicy, nil},
 		"large header":  {origin, "From: a@example.org\r\nX: " + strings.Repeat("x", 2<<20) + "\r\n\r\n", auth.PermError, dmarc.NoPolicy, dkim.ErrHeader},
 		"null, no HELO": {Source{IP: origin.IP}, plainMessage, auth.Fail, dmarc.Reject, nil},
@@ -214,11 +231,12 @@ func TestSlowDNS(t *testing.T) {
 // left.
 func TestClose(t *testing.T) {
 	z, msg := world(t)
+	msg = chained(t, msg)
 	z.wait = time.Hour
 	for n := range len(msg) + 1 {
 		synctest.Test(t, func(t *testing.T) {
 			begin := time.Now()
-			p := (&Verifier{Resolver: z}).Begin(context.Background(), origin)
+			p := (&Verifier{Resolver: z, ARC: new(arc.Verifier)}).Begin(context.Background(), origin)
 			io.WriteString(p, msg[:n])
 			for range 2 {
 				if err := p.Close(); err != nil {
@@ -253,12 +271,13 @@ func TestIPRev(t *testing.T) {
 func FuzzPass(f *testing.F) {
 	z, msg := world(f)
 	f.Add([]byte(msg), 3)
+	f.Add([]byte(chained(f, msg)), 100)
 	f.Add([]byte("From: a@example.org, b@example.com\r\nFrom: g:;\r\n\r\n"), 1)
 	f.Fuzz(func(t *testing.T, b []byte, size int) {
 		size = max(1, min(size, 1<<16))
 		var text [2]string
 		for i := range text {
-			p := (&Verifier{Resolver: z, AuthServID: "x"}).Begin(t.Context(), origin)
+			p := (&Verifier{Resolver: z, AuthServID: "x", ARC: new(arc.Verifier)}).Begin(t.Context(), origin)
 			for rest := b; len(rest) > 0; {
 				n := len(rest)
 				if i == 1 {
