@@ -21,9 +21,12 @@ const crlf = canon.CRLF
 // 4,096 fields: it is neither signed nor verified.
 var ErrHeader = canon.ErrHeader
 
-// parseTags is canon.ParseTags with an error of this package.
-func parseTags(list string) ([]canon.Tag, error) {
-	tags, err := canon.ParseTags(list)
+// maxTags is room for the tags of all that is usual.
+const maxTags = 16
+
+// appendTags is canon.AppendTags with an error of this package.
+func appendTags(tags []canon.Tag, list string) ([]canon.Tag, error) {
+	tags, err := canon.AppendTags(tags, list)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSyntax, err)
 	}

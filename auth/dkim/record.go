@@ -1,6 +1,7 @@
 package dkim
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -9,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"strings"
 
 	"github.com/postrider/postrider/auth/internal/canon"
@@ -62,7 +64,8 @@ func ParseRecord(text string) (*Record, error) {
 
 // parseRecord returns the record beside ErrKeyWeak too.
 func parseRecord(text string) (*Record, error) {
-	tags, err := parseTags(text)
+	var room [maxTags]canon.Tag
+	tags, err := appendTags(room[:0], text)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +129,10 @@ func parseRecord(text string) (*Record, error) {
 // parseRSA reads what RFC 6376 §3.6.1 says, an RSAPublicKey, and what
 // everybody publishes, a SubjectPublicKeyInfo.
 func parseRSA(der []byte) (*rsa.PublicKey, error) {
-	var key *rsa.PublicKey
+	key := readRSA(der)
+	if key != nil {
+		return key, checkRSA(key)
+	}
 	if k, err := x509.ParsePKIXPublicKey(der); err == nil {
 		var ok bool
 		if key, ok = k.(*rsa.PublicKey); !ok {
@@ -136,6 +142,67 @@ func parseRSA(der []byte) (*rsa.PublicKey, error) {
 		return nil, fmt.Errorf("%w: p= of the key record is no RSA key", ErrSyntax)
 	}
 	return key, checkRSA(key)
+}
+
+// rsaEncryption is the AlgorithmIdentifier of RSA keys (RFC 8017 appendix C).
+const rsaEncryption = "\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00"
+
+// readRSA reads a SubjectPublicKeyInfo of RSA as nearly all are, in a third of
+// the time of the general parser; nil leaves the judgement to that.
+func readRSA(der []byte) *rsa.PublicKey {
+	info, rest := readDER(0x30, der)
+	if len(rest) > 0 || !bytes.HasPrefix(info, []byte(rsaEncryption)) {
+		return nil
+	}
+	bits, rest := readDER(0x03, info[len(rsaEncryption):])
+	if len(rest) > 0 || len(bits) == 0 || bits[0] != 0 {
+		return nil
+	}
+	numbers, rest := readDER(0x30, bits[1:])
+	if len(rest) > 0 {
+		return nil
+	}
+	n, rest := readDER(0x02, numbers)
+	e, rest := readDER(0x02, rest)
+	if len(rest) > 0 || !isPositive(n) || !isPositive(e) || len(e) > 3 {
+		return nil
+	}
+	key := &rsa.PublicKey{N: new(big.Int).SetBytes(n)}
+	for _, b := range e {
+		key.E = key.E<<8 | int(b)
+	}
+	return key
+}
+
+// readDER reads one element of a tag; the value is nil when it is not there or
+// not DER.
+func readDER(tag byte, der []byte) (value, rest []byte) {
+	if len(der) < 2 || der[0] != tag {
+		return nil, nil
+	}
+	n, der := int(der[1]), der[2:]
+	switch {
+	case n < 0x80:
+	case n == 0x81 && len(der) >= 1 && der[0] >= 0x80:
+		n, der = int(der[0]), der[1:]
+	case n == 0x82 && len(der) >= 2 && der[0] > 0:
+		n, der = int(der[0])<<8|int(der[1]), der[2:]
+	default:
+		return nil, nil
+	}
+	if n > len(der) {
+		return nil, nil
+	}
+	return der[:n], der[n:]
+}
+
+// isPositive reports whether the value of an INTEGER is above zero, in as few
+// octets as possible.
+func isPositive(b []byte) bool {
+	if len(b) == 0 || b[0] >= 0x80 {
+		return false
+	}
+	return b[0] > 0 || len(b) > 1 && b[1] >= 0x80
 }
 
 func checkRSA(key *rsa.PublicKey) error {

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,23 +46,78 @@ type SignOptions struct {
 	BodyHash []byte
 }
 
+// wish is a name that is to be signed: all fields of it that there are, and
+// one more when it is over-signed.
+type wish struct {
+	name string
+	over bool
+}
+
+// defaults are the wishes of who has none; never changed.
+var defaults = [...]wish{
+	{"From", true}, {"Sender", false}, {"Reply-To", true}, {"To", true}, {"Cc", true}, {"Subject", true}, {"Date", true},
+	{"Message-ID", true}, {"In-Reply-To", false}, {"References", false},
+	{"MIME-Version", true}, {"Content-Type", true}, {"Content-Transfer-Encoding", true},
+	{"Content-Disposition", false}, {"Content-ID", false}, {"Content-Description", false},
+	{"Resent-From", false}, {"Resent-Sender", false}, {"Resent-To", false}, {"Resent-Cc", false}, {"Resent-Date", false}, {"Resent-Message-ID", false},
+	{"List-Id", false}, {"List-Help", false}, {"List-Unsubscribe", false}, {"List-Unsubscribe-Post", false},
+	{"List-Subscribe", false}, {"List-Post", false}, {"List-Owner", false}, {"List-Archive", false},
+	{"Disposition-Notification-To", false}, {"TLS-Required", false}, {"Autocrypt", false},
+}
+
 // DefaultFields returns the header fields that are signed when SignOptions
 // does not say: those that RFC 6376 §5.4.1 recommends and what mail programs
 // show or act upon.
-func DefaultFields() []string { return strings.Split(defaultFields, ":") }
+func DefaultFields() []string {
+	var names []string
+	for _, w := range defaults {
+		names = append(names, w.name)
+	}
+	return names
+}
 
 // DefaultOversign returns the header fields that nothing may be added to when
 // SignOptions does not say.
-func DefaultOversign() []string { return strings.Split(defaultOversign, ":") }
+func DefaultOversign() []string {
+	var names []string
+	for _, w := range defaults {
+		if w.over {
+			names = append(names, w.name)
+		}
+	}
+	return names
+}
 
-const (
-	defaultFields = "From:Sender:Reply-To:To:Cc:Subject:Date:Message-ID:In-Reply-To:References:" +
-		"MIME-Version:Content-Type:Content-Transfer-Encoding:Content-Disposition:Content-ID:Content-Description:" +
-		"Resent-From:Resent-Sender:Resent-To:Resent-Cc:Resent-Date:Resent-Message-ID:" +
-		"List-Id:List-Help:List-Unsubscribe:List-Unsubscribe-Post:List-Subscribe:List-Post:List-Owner:List-Archive:" +
-		"Disposition-Notification-To:TLS-Required:Autocrypt"
-	defaultOversign = "From:Reply-To:To:Cc:Subject:Date:Message-ID:MIME-Version:Content-Type:Content-Transfer-Encoding"
-)
+// wishes returns what o asks for.
+func (o *SignOptions) wishes() []wish {
+	if o.Fields == nil && o.Oversign == nil {
+		return defaults[:]
+	}
+	fields, oversign := o.Fields, o.Oversign
+	if fields == nil {
+		fields = DefaultFields()
+	}
+	if oversign == nil {
+		oversign = DefaultOversign()
+	}
+	wishes := make([]wish, 0, len(fields)+len(oversign)+1)
+	if !listed("From", fields) {
+		wishes = append(wishes, wish{"From", true})
+	}
+	for _, name := range fields {
+		wishes = append(wishes, wish{name, strings.EqualFold(name, "From") || listed(name, oversign)})
+	}
+	for _, name := range oversign {
+		if !strings.EqualFold(name, "From") && !listed(name, fields) {
+			wishes = append(wishes, wish{name, true})
+		}
+	}
+	return wishes
+}
+
+func listed(name string, list []string) bool {
+	return slices.ContainsFunc(list, func(s string) bool { return strings.EqualFold(s, name) })
+}
 
 // Signer makes the signatures of one message: write the message to it, then
 // call Signature. It is not for concurrent use.
@@ -213,12 +269,15 @@ func (s *Signer) sign() (string, error) {
 	for _, b := range s.sums {
 		b.Sum()
 	}
-	out := make([]byte, 0, 1024*len(s.plans))
-	text := make([]byte, 0, len(block)+1024)
-	used := make([]bool, len(fields))
+	// On the stack, for all but large headers.
+	var outRoom [2048]byte
+	var textRoom [4096]byte
+	var usedRoom [64]bool
+	var namesRoom [64]string
+	out, text, used := outRoom[:0], textRoom[:0], append(usedRoom[:0], make([]bool, len(fields))...)
 	for i := range s.plans {
 		p := &s.plans[i]
-		names := s.names(p)
+		names := s.names(namesRoom[:0], p)
 		start := len(out)
 		bh := p.BodyHash
 		if bh == nil {
@@ -260,54 +319,19 @@ func (s *Signer) count(name string) int {
 	return n
 }
 
-// names returns h=: each name as often as there are fields, and once more when
-// it is over-signed.
-func (s *Signer) names(p *plan) []string {
-	names := make([]string, 0, 32)
-	add := func(name string, n int) {
-		for ; n > 0 && len(names) < maxNames; n-- {
-			names = append(names, name)
-		}
-	}
-	over := func(name string) bool {
-		return strings.EqualFold(name, "From") || listed(name, p.Oversign, defaultOversign)
-	}
-	if !listed("From", p.Fields, defaultFields) {
-		add("From", s.count("From")+1)
-	}
-	each(p.Fields, defaultFields, func(name string) {
-		n := s.count(name)
-		if over(name) {
+// names appends h= to dst: each name as often as there are fields, and once
+// more when it is over-signed.
+func (s *Signer) names(dst []string, p *plan) []string {
+	for _, w := range p.wishes() {
+		n := s.count(w.name)
+		if w.over {
 			n++
 		}
-		add(name, n)
-	})
-	each(p.Oversign, defaultOversign, func(name string) {
-		if !strings.EqualFold(name, "From") && !listed(name, p.Fields, defaultFields) {
-			add(name, s.count(name)+1)
+		for ; n > 0 && len(dst) < maxNames; n-- {
+			dst = append(dst, w.name)
 		}
-	})
-	return names
-}
-
-// each calls f for the names of list, or of the colon-separated standard when
-// list is nil.
-func each(list []string, standard string, f func(name string)) {
-	if list != nil {
-		for _, name := range list {
-			f(name)
-		}
-		return
 	}
-	for name := range strings.SplitSeq(standard, ":") {
-		f(name)
-	}
-}
-
-func listed(name string, list []string, standard string) bool {
-	found := false
-	each(list, standard, func(n string) { found = found || strings.EqualFold(n, name) })
-	return found
+	return dst
 }
 
 // appendField appends the field up to and with "b=", which is what is signed.

@@ -81,7 +81,8 @@ type Signature struct {
 // Signature is non-nil with every error as far as it could be read.
 func ParseSignature(value string) (*Signature, error) {
 	s := &Signature{Header: Simple, Body: Simple, BodyLength: -1}
-	tags, err := parseTags(value)
+	var room [maxTags]canon.Tag
+	tags, err := appendTags(room[:0], value)
 	if err != nil {
 		return s, err
 	}

@@ -322,8 +322,10 @@ func (p *Pass) Results() ([]Verification, error) {
 	if p.err != nil {
 		return nil, p.err
 	}
-	used := make([]bool, len(p.fields))
-	text := make([]byte, 0, 2*len(p.head.Buf))
+	// On the stack, for all but large headers.
+	var textRoom [4096]byte
+	var usedRoom [64]bool
+	text, used := textRoom[:0], append(usedRoom[:0], make([]bool, len(p.fields))...)
 	p.out = make([]Verification, len(p.checks))
 	for i := range p.checks {
 		c := &p.checks[i]

@@ -3,8 +3,11 @@ package dkim
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
+	"crypto/x509"
 	"errors"
 	"io"
+	"math/big"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -234,6 +237,61 @@ func FuzzParse(f *testing.F) {
 		}
 		if again, err := ParseRecord(r.String()); err != nil || again.String() != r.String() {
 			t.Fatalf("%q printed and parsed again: %v", r, err)
+		}
+	})
+}
+
+// TestReadRSA has the usual keys read without the general parser, and nothing
+// that is not quite DER.
+func TestReadRSA(t *testing.T) {
+	for _, bits := range []uint{1024, 2048, 4096} {
+		n := new(big.Int).Lsh(big.NewInt(1), bits)
+		want := &rsa.PublicKey{N: n.Sub(n, big.NewInt(1)), E: 65537}
+		der, err := x509.MarshalPKIXPublicKey(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := readRSA(der); got == nil || !got.Equal(want) {
+			t.Errorf("%d bits: %v", bits, got)
+		}
+		if got := readRSA(append(bytes.Clone(der), 0)); got != nil {
+			t.Errorf("%d bits and more: %v", bits, got)
+		}
+		for i := range der {
+			if got := readRSA(der[:i]); got != nil {
+				t.Errorf("%d bits, %d octets: %v", bits, i, got)
+			}
+		}
+		// The older form goes to the general parser.
+		if got := readRSA(x509.MarshalPKCS1PublicKey(want)); got != nil {
+			t.Errorf("%v", got)
+		}
+		if got, err := parseRSA(x509.MarshalPKCS1PublicKey(want)); err != nil || !got.Equal(want) {
+			t.Errorf("%v, %v", got, err)
+		}
+	}
+}
+
+// FuzzRSA holds the reader of RSA keys against that of crypto/x509.
+func FuzzRSA(f *testing.F) {
+	for _, bits := range []int{512, 1024, 2048} {
+		n := new(big.Int).Lsh(big.NewInt(1), uint(bits))
+		for _, e := range []int{3, 65537, 1<<31 - 1} {
+			der, err := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: n.Sub(n, big.NewInt(1)), E: e})
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(der)
+		}
+	}
+	f.Fuzz(func(t *testing.T, der []byte) {
+		key := readRSA(der)
+		if key == nil {
+			return
+		}
+		k, err := x509.ParsePKIXPublicKey(der)
+		if theirs, ok := k.(*rsa.PublicKey); err != nil || !ok || !theirs.Equal(key) {
+			t.Fatalf("%x: %v, but %v (%v)", der, key, k, err)
 		}
 	})
 }

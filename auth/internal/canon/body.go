@@ -35,7 +35,7 @@ type Body struct {
 
 // bodyBuf is the size of the buffer that gathers short runs, a multiple of the
 // hash's block; longer ones go to the hash past it.
-const bodyBuf = 2048
+const bodyBuf = 1024
 
 // NewBody returns the hasher of one body. h is SHA-256 for all but the historic
 // rsa-sha1; limit is l=, negative for the whole body.

@@ -23,7 +23,11 @@ const maxTags = 64
 // ParseTags splits a tag list. Values come without the white space around
 // them; folds inside are left in. A repeated name is an error.
 func ParseTags(list string) ([]Tag, error) {
-	tags := make([]Tag, 0, 12)
+	return AppendTags(make([]Tag, 0, 12), list)
+}
+
+// AppendTags is ParseTags into the room that tags has.
+func AppendTags(tags []Tag, list string) ([]Tag, error) {
 	for pos := 0; pos < len(list); {
 		end := strings.IndexByte(list[pos:], ';')
 		if end < 0 {
@@ -102,10 +106,19 @@ func SplitColon(s string) []string {
 // DecodeBase64 decodes a base64string of RFC 6376 §2.10: white space anywhere.
 func DecodeBase64(s string) ([]byte, error) {
 	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if !isFWS(s[i]) {
-			b = append(b, s[i])
+	for s != "" {
+		n := 0
+		for n < len(s) && s[n] > ' ' {
+			n++
 		}
+		b = append(b, s[:n]...)
+		for n < len(s) && isFWS(s[n]) {
+			n++
+		}
+		if n < len(s) && s[n] <= ' ' {
+			return nil, base64.CorruptInputError(0) // a control character
+		}
+		s = s[n:]
 	}
 	n, err := base64.StdEncoding.Decode(b, b) // in place: what is written is shorter than what was read
 	return b[:n], err
