@@ -242,7 +242,7 @@ func (p *Pass) headerEnds() {
 func (p *Pass) begin(i int) check {
 	f := p.fields[i]
 	raw := p.head.Buf[f.Start:f.End]
-	colon := strings.IndexByte(string(raw), ':')
+	colon := bytes.IndexByte(raw, ':')
 	c := check{field: i, sum: -1}
 	s, err := ParseSignature(string(raw[colon+1:]))
 	c.out.Signature = s

@@ -254,15 +254,15 @@ func AppendField(dst, raw []byte, relaxed bool) []byte {
 	value := raw[min(colon+1, len(raw)):]
 	start := len(dst)
 	space := false
-	for i := 0; i < len(value); i++ {
-		ch := value[i]
-		switch {
+	for i := 0; i < len(value); {
+		switch ch := value[i]; {
 		case ch == ' ' || ch == '\t':
 			space = true
+			i++
 			continue
 		case ch == '\r' && i+1 < len(value) && value[i+1] == '\n':
 			// Inside a field a CRLF is always that of a fold.
-			i++
+			i += 2
 			continue
 		}
 		if space {
@@ -271,7 +271,10 @@ func AppendField(dst, raw []byte, relaxed bool) []byte {
 			}
 			space = false
 		}
-		dst = append(dst, ch)
+		word := i
+		for i++; i < len(value) && value[i] > ' '; i++ {
+		}
+		dst = append(dst, value[word:i]...)
 	}
 	return append(dst, CRLF...)
 }
