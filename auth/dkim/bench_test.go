@@ -1,6 +1,7 @@
 package dkim
 
 import (
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -64,6 +65,14 @@ func benchBodies() []benchBody {
 	return []benchBody{{"4KB", textBody(4 << 10)}, {"1MB-text", textBody(1 << 20)}, {"1MB-base64", base64Body(1 << 20)}}
 }
 
+// warm answers at once, as a resolver with a warm cache does.
+type warm struct{ zone }
+
+func (w warm) CachedTXT(name string) ([]string, bool, error) {
+	txt, err := w.LookupTXT(context.Background(), name)
+	return txt, true, err
+}
+
 // BenchmarkSign and BenchmarkVerify have a floor beside each case: the bare
 // hash of header and body and the operation of the key.
 func BenchmarkSign(b *testing.B) {
@@ -120,7 +129,7 @@ func BenchmarkVerify(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			v := &Verifier{Resolver: zone{"s1._domainkey.example.org": record.String()}}
+			v := &Verifier{Resolver: warm{zone{"s1._domainkey.example.org": record.String()}}}
 			signed := append([]byte(field), msg...)
 			b.Run(fmt.Sprintf("%s/%s/ours", k.name, body.name), func(b *testing.B) {
 				b.ReportAllocs()

@@ -29,10 +29,18 @@ type Resolver interface {
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 }
 
+// Cached is what a Resolver may be as well: one that can say at once what it
+// knows already. It spares a lookup its goroutine.
+type Cached interface {
+	// CachedTXT is LookupTXT without waiting; known is false when the DNS
+	// would have to be asked.
+	CachedTXT(name string) (txt []string, known bool, err error)
+}
+
 // Verifier verifies the signatures of messages. It may be used from several
 // goroutines at once.
 type Verifier struct {
-	Resolver Resolver // nil = net.DefaultResolver
+	Resolver Resolver // may be Cached; nil = net.DefaultResolver
 	// MaxSignatures is how many signatures of a message are looked at, from
 	// the top (RFC 6376 §6.1 lets a verifier choose); 0 = 5, negative = no
 	// limit.
@@ -222,19 +230,36 @@ func (p *Pass) headerEnds() {
 	if p.v.Resolver != nil {
 		resolver = p.v.Resolver
 	}
+	cached, _ := resolver.(Cached)
 	for i := range p.keys {
 		k := &p.keys[i]
 		if k.err = p.ctx.Err(); k.err != nil {
 			continue // closed: nothing is begun
 		}
-		p.wg.Go(func() {
-			defer func() {
-				if r := recover(); r != nil {
-					k.err = fmt.Errorf("dkim: resolver panicked: %v", r)
-				}
-			}()
-			k.txt, k.err = resolver.LookupTXT(p.ctx, k.name)
-		})
+		if cached != nil && k.cached(cached) {
+			continue
+		}
+		p.wg.Go(func() { k.ask(p.ctx, resolver) })
+	}
+}
+
+// ask fetches the key.
+func (k *lookup) ask(ctx context.Context, r Resolver) {
+	defer k.recovered()
+	k.txt, k.err = r.LookupTXT(ctx, k.name)
+}
+
+// cached takes the key if it is known already.
+func (k *lookup) cached(c Cached) (known bool) {
+	defer k.recovered()
+	k.txt, known, k.err = c.CachedTXT(k.name)
+	return known
+}
+
+// recovered makes a panic of the resolver a failed lookup.
+func (k *lookup) recovered() {
+	if r := recover(); r != nil {
+		k.err = fmt.Errorf("dkim: resolver panicked: %v", r)
 	}
 }
 

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"io"
 	"math/big"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,6 +83,54 @@ func TestSlowDNS(t *testing.T) {
 				t.Errorf("after Close: %+v, %v", r, err)
 			}
 		})
+	}
+}
+
+// knowing knows some answers at once, and counts how often the DNS is asked.
+type knowing struct {
+	zone
+	known map[string]error
+	asked *atomic.Int32
+}
+
+func (k knowing) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	k.asked.Add(1)
+	return k.zone.LookupTXT(ctx, name)
+}
+
+func (k knowing) CachedTXT(name string) ([]string, bool, error) {
+	err, known := k.known[name]
+	if !known {
+		return nil, false, nil
+	}
+	if err == io.ErrUnexpectedEOF {
+		panic(err)
+	}
+	return []string{k.zone[strings.TrimSuffix(name, ".")]}, true, err
+}
+
+func TestCached(t *testing.T) {
+	z, msg := signed(t)
+	const name = "s._domainkey.example.org."
+	for what, c := range map[string]struct {
+		known map[string]error
+		want  auth.Result
+		err   error
+		asked int32
+	}{
+		"known":        {map[string]error{name: nil}, auth.Pass, nil, 0},
+		"not known":    {nil, auth.Pass, nil, 1},
+		"known absent": {map[string]error{name: &net.DNSError{IsNotFound: true}}, auth.PermError, ErrKeyMissing, 0},
+		"known broken": {map[string]error{name: &net.DNSError{IsTimeout: true}}, auth.TempError, ErrKeyLookup, 0},
+		"panic":        {map[string]error{name: io.ErrUnexpectedEOF}, auth.Pass, nil, 1},
+	} {
+		asked := new(atomic.Int32)
+		p := (&Verifier{Resolver: knowing{z, c.known, asked}}).Begin(t.Context())
+		io.WriteString(p, msg)
+		r, err := p.Results()
+		if err != nil || len(r) != 1 || r[0].Result != c.want || !errors.Is(r[0].Err, c.err) || asked.Load() != c.asked {
+			t.Errorf("%s: %+v, %v, asked %d times", what, r, err, asked.Load())
+		}
 	}
 }
 
