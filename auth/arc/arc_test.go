@@ -439,7 +439,10 @@ func craft(t *testing.T, o SealOptions, msg string, ams, as []string) string {
 		t.Fatal(err)
 	}
 	w = newField(SealField + ": i=1")
-	for _, tag := range append(as, "a="+s.alg, "cv=none", "d="+o.Domain, "s="+o.Selector, "b=") {
+	if !slices.ContainsFunc(as, func(t string) bool { return strings.HasPrefix(t, "cv=") }) {
+		as = append(as, "cv=none")
+	}
+	for _, tag := range append(as, "a="+s.alg, "d="+o.Domain, "s="+o.Selector, "b=") {
 		w.tag(tag)
 	}
 	seal, err := s.sign(w, canon.AppendField(canon.AppendField(nil, []byte(aar), true), []byte(m), true), true)
@@ -485,12 +488,14 @@ func TestTags(t *testing.T) {
 		"comment":           {[]string{bh}, nil, nil},
 		"short hash":        {[]string{"bh=aaaa"}, nil, dkim.ErrSyntax},
 		"seal's t=":         {[]string{bh}, []string{"t=x"}, dkim.ErrSyntax},
+		"cv=None":           {[]string{bh}, []string{"cv=None"}, nil},
+		"cv= not known":     {[]string{bh}, []string{"cv=maybe"}, ErrStructure},
 		"no hash":           {nil, nil, dkim.ErrSyntax},
 		"tag without value": {[]string{bh, "zz"}, nil, dkim.ErrSyntax},
 	} {
 		msg := craft(t, o, message, c.ams, c.as)
 		if name == "comment" {
-			msg = strings.Replace(msg, "Results: i=1;", "Results: (a (b)) i (c) = (d)\r\n 01 (e);", 1)
+			msg = strings.Replace(msg, "Results: i=1;", "Results: (a (b; c)) i (c) = (d)\r\n 01 (e);", 1)
 			c.want = dkim.ErrSignature // the instance is read, and the seal broken
 		}
 		if got := validate(t, v, []byte(msg)); !errors.Is(got.Err, c.want) || (got.Result == auth.Pass) != (c.want == nil) {

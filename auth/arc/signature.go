@@ -77,7 +77,7 @@ func position(s string) int {
 // cutInstance splits the value of an ARC-Authentication-Results field into its
 // instance and the rest; 0 when there is none that can be read.
 func cutInstance(value string) (instance int, payload string) {
-	head, payload, _ := strings.Cut(value, ";")
+	head, payload, _ := strings.Cut(skipCFWS(value), ";")
 	name, v, ok := strings.Cut(head, "=")
 	if !ok || trimCFWS(name) != "i" {
 		return 0, ""
@@ -85,8 +85,8 @@ func cutInstance(value string) (instance int, payload string) {
 	return position(v), payload
 }
 
-// trimCFWS returns s without white space and comments around it.
-func trimCFWS(s string) string {
+// skipCFWS returns s without the white space and comments that it begins with.
+func skipCFWS(s string) string {
 	s = canon.TrimFWS(s)
 	for strings.HasPrefix(s, "(") {
 		depth, i := 0, 0
@@ -101,7 +101,13 @@ func trimCFWS(s string) string {
 		}
 		s = canon.TrimFWS(s[min(i+1, len(s)):])
 	}
-	if i := strings.IndexByte(s, '('); i > 0 && trimCFWS(s[i:]) == "" {
+	return s
+}
+
+// trimCFWS is skipCFWS on both sides.
+func trimCFWS(s string) string {
+	s = skipCFWS(s)
+	if i := strings.IndexByte(s, '('); i > 0 && skipCFWS(s[i:]) == "" {
 		s = canon.TrimFWS(s[:i])
 	}
 	return s
@@ -165,7 +171,7 @@ func (s *signature) set(t canon.Tag, at int, seal bool) (err error) {
 	}
 	if seal {
 		if t.Name == "cv" {
-			s.status = auth.Result(t.Value)
+			s.status = auth.Result(strings.ToLower(t.Value))
 		}
 		return nil
 	}
