@@ -42,13 +42,16 @@ func parseTags(list string) ([]canon.Tag, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", dkim.ErrSyntax, err)
 	}
-	specs := strings.Split(list, ";")
-	for _, spec := range specs[:len(specs)-1] {
-		if canon.TrimFWS(spec) == "" {
+	for {
+		spec, rest, more := strings.Cut(list, ";")
+		switch {
+		case !more:
+			return tags, nil
+		case canon.TrimFWS(spec) == "":
 			return nil, broken("an empty tag")
 		}
+		list = rest
 	}
-	return tags, nil
 }
 
 // instanceOf returns i= of a tag list, 0 when there is none that can be read.
