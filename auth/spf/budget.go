@@ -20,14 +20,15 @@ type budget struct {
 	ended  bool
 }
 
-func (b *budget) begin(ctx context.Context, timeout time.Duration) {
-	b.caller = ctx
+func newBudget(ctx context.Context, timeout time.Duration) *budget {
+	b := &budget{caller: ctx}
 	if timeout == 0 {
 		timeout = 20 * time.Second
 	}
 	if timeout > 0 {
 		b.until = time.Now().Add(timeout)
 	}
+	return b
 }
 
 // armed returns the context with its timer.
@@ -65,7 +66,7 @@ func (b *budget) Value(key any) any           { return b.armed().Value(key) }
 // late says, as a failed lookup, that the time is up. A resolver that does
 // not obey its context cannot draw a check out over many lookups either.
 func (e *eval) late() error {
-	b := &e.budget
+	b := e.budget
 	err := b.caller.Err()
 	if err == nil && !b.until.IsZero() && len(e.lookups) > 0 && !time.Now().Before(b.until) {
 		err = context.DeadlineExceeded

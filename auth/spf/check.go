@@ -111,15 +111,14 @@ func (c *Checker) check(ctx context.Context, s Source, identity, local, domain s
 	if local == "" {
 		local = "postmaster"
 	}
-	e := eval{resolver: c.Resolver, receiver: c.Receiver,
+	e := eval{resolver: c.Resolver, receiver: c.Receiver, budget: newBudget(ctx, c.Timeout),
 		ip: s.IP.Unmap().WithZone(""), local: local, domain: ascii(domain), hello: s.Hello}
 	if e.resolver == nil {
 		e.resolver = net.DefaultResolver
 	}
-	e.budget.begin(ctx, c.Timeout)
 	defer e.budget.end()
 	ev := &Evaluation{Identity: identity, Domain: e.domain, Sender: local + "@" + e.domain, Source: s, Receiver: c.Receiver}
-	e.lookups = make([]Lookup, 0, 2)
+	e.lookups = make([]Lookup, 0, 1)
 	switch {
 	case !s.IP.IsValid() || !validDomain(e.domain):
 		// RFC 7208 §4.3.
@@ -176,7 +175,7 @@ func validName(s string) bool {
 
 // eval is one check under way.
 type eval struct {
-	budget                         budget
+	budget                         *budget
 	resolver                       Resolver
 	receiver, local, domain, hello string
 	ip                             netip.Addr
@@ -223,11 +222,11 @@ func (e *eval) checkHost(domain string) match {
 	if !found {
 		return match{result: auth.None}
 	}
-	var room [6]Mechanism // on the stack, for all but large records
-	r := Record{Mechanisms: room[:0]}
+	r := Record{Mechanisms: make([]Mechanism, 0, min(strings.Count(record, " "), 32))}
 	if err := r.parse(record); err != nil {
 		return permanent(fmt.Errorf("%w in the record of %s", err, domain))
 	}
+	e.lookups = slices.Grow(e.lookups, min(r.lookups(), maxLookups))
 	for i := range r.Mechanisms {
 		m := &r.Mechanisms[i]
 		e.cause = cause{m.text, domain}

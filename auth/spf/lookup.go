@@ -45,7 +45,7 @@ func (e *eval) txt(name string) ([]string, error) {
 	if err := e.late(); err != nil {
 		return nil, err
 	}
-	txts, err := e.resolver.LookupTXT(&e.budget, name+".")
+	txts, err := e.resolver.LookupTXT(e.budget, name+".")
 	if err := e.done("TXT", name, len(txts), err); err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (e *eval) addresses(network, host string) ([]netip.Addr, error) {
 	if err := e.late(); err != nil {
 		return nil, err
 	}
-	ips, err := e.resolver.LookupNetIP(&e.budget, network, host+".")
+	ips, err := e.resolver.LookupNetIP(e.budget, network, host+".")
 	typ := "A"
 	if network == "ip6" {
 		typ = "AAAA"
@@ -101,7 +101,7 @@ func (e *eval) mx(name string) ([]*net.MX, error) {
 	if err := e.late(); err != nil {
 		return nil, err
 	}
-	mxs, err := e.resolver.LookupMX(&e.budget, name+".")
+	mxs, err := e.resolver.LookupMX(e.budget, name+".")
 	if err := e.done("MX", name, len(mxs), err); err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (e *eval) ptr() []name {
 		return e.names
 	}
 	e.named = true
-	names, err := e.resolver.LookupAddr(&e.budget, e.ip.String())
+	names, err := e.resolver.LookupAddr(e.budget, e.ip.String())
 	if e.done("PTR", e.ip.String(), len(names), err) != nil {
 		return nil
 	}

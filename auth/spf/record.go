@@ -54,33 +54,42 @@ type Modifier struct{ Name, Value string }
 // String returns the mechanism as a record has it, in normal form: an
 // explicit qualifier only where it is not "+".
 func (m *Mechanism) String() string {
-	s := m.Name
+	var room [64]byte
+	b := m.append(room[:0])
+	if string(b) == m.text {
+		return m.text
+	}
+	return string(b)
+}
+
+func (m *Mechanism) append(b []byte) []byte {
 	switch m.Result {
 	case auth.Fail:
-		s = "-" + s
+		b = append(b, '-')
 	case auth.SoftFail:
-		s = "~" + s
+		b = append(b, '~')
 	case auth.Neutral:
-		s = "?" + s
+		b = append(b, '?')
 	}
+	b = append(b, m.Name...)
 	if m.Domain != "" {
-		s += ":" + m.Domain
+		b = append(append(b, ':'), m.Domain...)
 	}
 	switch m.Name {
 	case "ip4", "ip6":
-		s += ":" + m.Network.Addr().String()
+		b = m.Network.Addr().AppendTo(append(b, ':'))
 		if !m.Network.IsSingleIP() {
-			s += "/" + strconv.Itoa(m.Network.Bits())
+			b = strconv.AppendInt(append(b, '/'), int64(m.Network.Bits()), 10)
 		}
 	case "a", "mx":
 		if m.Bits4 != 32 {
-			s += "/" + strconv.Itoa(m.Bits4)
+			b = strconv.AppendInt(append(b, '/'), int64(m.Bits4), 10)
 		}
 		if m.Bits6 != 128 {
-			s += "//" + strconv.Itoa(m.Bits6)
+			b = strconv.AppendInt(append(b, "//"...), int64(m.Bits6), 10)
 		}
 	}
-	return s
+	return b
 }
 
 // String returns the record in normal form: mechanisms before modifiers.
@@ -151,6 +160,22 @@ func (r *Record) parse(txt string) error {
 		}
 	}
 	return nil
+}
+
+// lookups counts the terms that may need the DNS.
+func (r *Record) lookups() int {
+	n := 0
+	for i := range r.Mechanisms {
+		switch r.Mechanisms[i].Name {
+		case "all", "ip4", "ip6":
+		default:
+			n++
+		}
+	}
+	if r.Redirect != "" {
+		n++
+	}
+	return n
 }
 
 func syntax(term string) error { return fmt.Errorf("%w: %.100q", ErrSyntax, term) }
