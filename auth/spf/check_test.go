@@ -151,7 +151,7 @@ func FuzzCheck(f *testing.F) {
 		if (e.Err != nil) != (e.Result == auth.TempError || e.Result == auth.PermError) {
 			t.Fatalf("%s with %v", e.Result, e.Err)
 		}
-		if len(e.Lookups) > 300 || len(e.Explanation) > maxExpansion {
+		if len(e.Lookups) > 130 || len(e.Explanation) > maxExpansion {
 			t.Fatalf("%d lookups, explanation of %d", len(e.Lookups), len(e.Explanation))
 		}
 		r, err := ParseRecord(record)
