@@ -95,7 +95,7 @@ type set struct {
 	payload  string // of the results
 	ams, as  *signature
 	amsErr   error // an older signature may be broken
-	sum      int   // index in sums, -1 = none
+	sum      int   // index in sums, noSum or sharedSum
 }
 
 const (
