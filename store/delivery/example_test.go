@@ -6,6 +6,7 @@ import (
 	"log"
 	"strings"
 
+	"github.com/postrider/postrider/auth/dmarc/dmarcreport"
 	"github.com/postrider/postrider/auth/verify"
 	"github.com/postrider/postrider/smtp"
 	"github.com/postrider/postrider/smtp/smtpserver"
@@ -38,6 +39,29 @@ func ExampleBackend() {
 	srv := &smtpserver.Server{Hostname: "mx.example.org", Backend: b}
 	defer srv.Close()
 	// l, err := net.Listen("tcp", ":25"); …; err = srv.Serve(l)
+}
+
+// Each message is counted for the reports that its author's domain may ask for,
+// as what was decided about it. A dmarcreport.Sender over the same storage sends
+// them.
+func ExampleBackend_Policy() {
+	reports := &dmarcreport.Collector{Storage: new(dmarcreport.Memory)}
+	b := &delivery.Backend{
+		Recipients: func(ctx context.Context, to smtp.Address) ([]store.Target, error) {
+			return []store.Target{{Account: to.Local}}, nil
+		},
+		Target:   delivery.To(memstore.New()),
+		Verifier: &verify.Verifier{}, // its Policy decides; without one, the author's domain does
+		Policy: func(ctx context.Context, in *delivery.Inbound) error {
+			m := dmarcreport.FromResult(in.Auth)
+			m.EnvelopeTo = in.Recipients[0].Address.Domain
+			if err := reports.Add(ctx, m.Message); err != nil {
+				log.Print(err) // no reason to refuse mail
+			}
+			return delivery.DMARC(ctx, in)
+		},
+	}
+	_ = &smtpserver.Server{Backend: b}
 }
 
 // Aliases, lists, addresses with details and a catch-all are a few lines of
