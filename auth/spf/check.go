@@ -222,15 +222,31 @@ func (e *eval) checkHost(domain string) match {
 	if !found {
 		return match{result: auth.None}
 	}
-	r := Record{Mechanisms: make([]Mechanism, 0, min(strings.Count(record, " "), 32))}
-	if err := r.parse(record); err != nil {
-		return permanent(fmt.Errorf("%w in the record of %s", err, domain))
+	// All of it is checked first (RFC 7208 §4.6). The terms are not kept: a
+	// stranger's record may have tens of thousands.
+	var r Record
+	asks := 0
+	for term, rest := nextTerm(record[len(version):]); term != ""; term, rest = nextTerm(rest) {
+		if name, value, ok := cutModifier(term); ok {
+			err = r.modifier(name, value)
+			r.Modifiers = r.Modifiers[:0]
+		} else if m, ok := parseMechanism(term); !ok {
+			err = syntax(term)
+		} else if m.asks() {
+			asks++
+		}
+		if err != nil {
+			return permanent(fmt.Errorf("%w in the record of %s", err, domain))
+		}
 	}
-	e.lookups = slices.Grow(e.lookups, min(r.lookups(), maxLookups))
-	for i := range r.Mechanisms {
-		m := &r.Mechanisms[i]
-		e.cause = cause{m.text, domain}
-		matched, err := e.matches(m, domain)
+	e.lookups = slices.Grow(e.lookups, min(asks, maxLookups))
+	for term, rest := nextTerm(record[len(version):]); term != ""; term, rest = nextTerm(rest) {
+		if _, _, ok := cutModifier(term); ok {
+			continue
+		}
+		m, _ := parseMechanism(term)
+		e.cause = cause{term, domain}
+		matched, err := e.matches(&m, domain)
 		if err == nil && e.named {
 			// Neither ptr nor the macro p says that a lookup failed.
 			err = e.late()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -207,7 +208,13 @@ func TestBounded(t *testing.T) {
 		z := records{"example.org": txt(c.record), "1.2.0.192.in-addr.arpa": {ptr: names}}
 		s := source("192.0.2.1")
 		s.Hello = ""
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		e := (&Checker{Resolver: z}).Check(t.Context(), s)
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 1<<18 {
+			t.Errorf("%s: %d octets allocated", name, n)
+		}
 		if e.Result != c.want || c.err != nil && !errors.Is(e.Err, c.err) || len(e.Lookups) > c.most {
 			t.Errorf("%s: %s (%.200v), %d lookups", name, e.Result, e.Err, len(e.Lookups))
 		}

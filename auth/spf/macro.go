@@ -112,14 +112,15 @@ func parseMacro(s string, explain bool) (m macro, n int, ok bool) {
 		i++
 	}
 	if i > 0 {
-		v, err := strconv.Atoi(rest[:i])
-		if err != nil {
-			v = 1 << 20 // more than there can be parts
-		}
-		if v == 0 {
+		digits := strings.TrimLeft(rest[:i], "0")
+		switch {
+		case digits == "":
 			return m, 0, false
+		case len(digits) > 6:
+			m.digits = 1 << 20 // more than there can be parts
+		default:
+			m.digits, _ = strconv.Atoi(digits)
 		}
-		m.digits = v
 	}
 	rest = rest[i:]
 	if rest != "" && rest[0]|0x20 == 'r' {

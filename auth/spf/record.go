@@ -145,16 +145,7 @@ func (r *Record) parse(txt string) error {
 	if !isRecord(txt) {
 		return fmt.Errorf("%w: not an SPF record", ErrSyntax)
 	}
-	for rest := txt[len(version):]; rest != ""; {
-		if rest[0] == ' ' {
-			rest = rest[1:]
-			continue
-		}
-		term := rest
-		if i := strings.IndexByte(rest, ' '); i >= 0 {
-			term = rest[:i]
-		}
-		rest = rest[len(term):]
+	for term, rest := nextTerm(txt[len(version):]); term != ""; term, rest = nextTerm(rest) {
 		if err := r.term(term); err != nil {
 			return err
 		}
@@ -162,30 +153,40 @@ func (r *Record) parse(txt string) error {
 	return nil
 }
 
-// lookups counts the terms that may need the DNS.
-func (r *Record) lookups() int {
-	n := 0
-	for i := range r.Mechanisms {
-		switch r.Mechanisms[i].Name {
-		case "all", "ip4", "ip6":
-		default:
-			n++
-		}
+// nextTerm cuts the first term off; "" when there is none.
+func nextTerm(s string) (term, rest string) {
+	s = strings.TrimLeft(s, " ")
+	if i := strings.IndexByte(s, ' '); i >= 0 {
+		return s[:i], s[i:]
 	}
-	if r.Redirect != "" {
-		n++
+	return s, ""
+}
+
+// cutModifier splits a term that is a modifier.
+func cutModifier(term string) (name, value string, ok bool) {
+	end := strings.IndexAny(term, ":/=")
+	if end < 0 || term[end] != '=' {
+		return "", "", false
 	}
-	return n
+	return term[:end], term[end+1:], true
 }
 
 func syntax(term string) error { return fmt.Errorf("%w: %.100q", ErrSyntax, term) }
 
 func (r *Record) term(term string) error {
-	end := strings.IndexAny(term, ":/=")
-	if end >= 0 && term[end] == '=' {
-		return r.modifier(term[:end], term[end+1:])
+	if name, value, ok := cutModifier(term); ok {
+		return r.modifier(name, value)
 	}
-	m := Mechanism{Result: auth.Pass, Bits4: 32, Bits6: 128, text: term}
+	m, ok := parseMechanism(term)
+	if !ok {
+		return syntax(term)
+	}
+	r.Mechanisms = append(r.Mechanisms, m)
+	return nil
+}
+
+func parseMechanism(term string) (m Mechanism, ok bool) {
+	m = Mechanism{Result: auth.Pass, Bits4: 32, Bits6: 128, text: term}
 	rest := term
 	switch rest[0] {
 	case '+':
@@ -201,7 +202,6 @@ func (r *Record) term(term string) error {
 	if i := strings.IndexAny(rest, ":/"); i >= 0 {
 		name, arg = rest[:i], rest[i:]
 	}
-	ok := false
 	switch m.Name = mechanismName(name); m.Name {
 	case "all":
 		ok = arg == ""
@@ -218,11 +218,16 @@ func (r *Record) term(term string) error {
 	case "ip6":
 		ok = m.network(arg, false)
 	}
-	if !ok {
-		return syntax(term)
+	return m, ok
+}
+
+// asks reports whether the mechanism needs the DNS (RFC 7208 §4.6.4).
+func (m *Mechanism) asks() bool {
+	switch m.Name {
+	case "all", "ip4", "ip6":
+		return false
 	}
-	r.Mechanisms = append(r.Mechanisms, m)
-	return nil
+	return true
 }
 
 // mechanismName returns the lower-case name of a known mechanism, else "".

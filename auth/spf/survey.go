@@ -40,6 +40,7 @@ type Published struct{ Domain, Text string }
 const (
 	maxSurveyRecords = 128
 	maxSurveyLookups = 1024
+	maxSurveyOctets  = 1 << 18 // of all records
 	maxCount         = 1 << 20
 )
 
@@ -116,6 +117,7 @@ type surveyor struct {
 	nodes    map[string]*node
 	hosts    map[string]answer // by type and name
 	asked    int
+	octets   int
 	s        *Survey
 }
 
@@ -177,6 +179,9 @@ func (v *surveyor) read(n *node, included bool) (string, error) {
 		return "the record cannot be had now", err
 	case !found:
 		return "there is no record", fmt.Errorf("%w: %s", ErrNoRecord, n.domain)
+	}
+	if v.octets += len(text); v.octets > maxSurveyOctets {
+		return "the bounds of a survey are reached", errBounds
 	}
 	v.s.Records = append(v.s.Records, Published{n.domain, text})
 	for _, p := range Lint(text) {
