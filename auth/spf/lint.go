@@ -11,8 +11,8 @@ import (
 // Kind is what a Problem is about.
 type Kind string
 
-// The kinds of problems. Lint finds those up to TooManyVoids, Survey all but
-// Dynamic, Flatten the last three.
+// The kinds of problems. Lint finds those up to TooManyVoids, Survey the next
+// four as well, and Flatten Dynamic only.
 const (
 	Malformed       Kind = "malformed"        // no record, or no term of one
 	UnknownModifier Kind = "unknown-modifier" // has no effect

@@ -225,18 +225,24 @@ func (v *surveyor) problem(n *node, kind Kind, term string, wrong bool, text str
 	}
 }
 
-// static expands a domain-spec that does not depend on the message.
-func static(spec, domain string) (string, bool) {
-	if spec != "" && strings.Trim(macroLetters(spec), "d") != "" {
-		return "", false
+// Why a name cannot be looked up beforehand.
+const (
+	dynamic = "depends on the message"
+	noName  = "is no name that can be asked for"
+)
+
+// static expands a domain-spec, or says why it cannot.
+func static(spec, domain string) (name, why string) {
+	if strings.Trim(macroLetters(spec), "d") != "" {
+		return "", dynamic
 	}
 	e := eval{domain: domain}
 	name, ok := e.target(spec, domain)
-	return strings.ToLower(name), ok
+	if !ok {
+		return "", noName
+	}
+	return strings.ToLower(name), ""
 }
-
-// dynamic is why what static refuses cannot be known.
-const dynamic = "depends on the message"
 
 func (v *surveyor) term(n *node, m *Mechanism, r *resolved) {
 	switch m.Name {
@@ -257,9 +263,13 @@ func (v *surveyor) term(n *node, m *Mechanism, r *resolved) {
 		return
 	}
 	n.lookups++
-	name, ok := static(m.Domain, n.domain)
-	if !ok {
-		r.why = dynamic
+	name, why := static(m.Domain, n.domain)
+	switch why {
+	case dynamic:
+		r.why = why
+		return
+	case noName: // which matches nothing
+		v.problem(n, NoAnswer, m.text, true, noName)
 		return
 	}
 	if m.Name == "a" {
@@ -333,12 +343,10 @@ func (v *surveyor) host(n *node, m *Mechanism, host string, r *resolved) {
 
 // follow reads what include and redirect point to.
 func (v *surveyor) follow(n *node, spec, term string, r *resolved) {
-	name, ok := static(spec, n.domain)
-	if !ok {
-		r.why = dynamic
-		if macroLetters(spec) == strings.Repeat("d", len(macroLetters(spec))) {
-			r.why = "no name that can be asked for"
-			v.problem(n, NoRecord, term, true, r.why)
+	name, why := static(spec, n.domain)
+	if why != "" {
+		if r.why = why; why == noName {
+			v.problem(n, NoRecord, term, true, noName+"; receivers answer permerror")
 		}
 		return
 	}
@@ -445,8 +453,8 @@ func expAt(n *node) (string, bool) {
 	if !strings.ContainsAny(macroLetters(n.record.Exp), "dp") {
 		return n.record.Exp, true
 	}
-	name, ok := static(n.record.Exp, n.domain)
-	return name, ok && validDomainSpec(name)
+	name, why := static(n.record.Exp, n.domain)
+	return name, why == "" && validDomainSpec(name)
 }
 
 func (f *flattener) modifiers(r *Record, exp string) {

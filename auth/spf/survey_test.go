@@ -59,6 +59,7 @@ func surveyZone() records {
 		"passall.example":   txt("v=spf1 -ip4:8.8.8.8 ip4:9.9.9.9 include:anybody.example -all"),
 		"anybody.example":   txt("v=spf1 -ip4:0.0.0.0/1 -ip6:::/1 +all"),
 		"dotless.example":   txt("v=spf1 include:%{d1}" + strings.Repeat("a", 70) + ".org a:%{l}.org include:%{l}.org -all"),
+		"noname.example":    txt("v=spf1 ip4:8.8.8.8 a:" + strings.Repeat("a", 70) + ".org mx:" + strings.Repeat("a", 70) + ".org -all"),
 		"huge.example":      txt("v=spf1 mx -all"),
 		"double.example":    txt("v=spf1 include:x0.example include:x0.example -all"),
 		"uncounted.example": txt("v=spf1 -all include:gone.example a:v1.example redirect=gone.example"),
