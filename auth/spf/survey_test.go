@@ -141,6 +141,9 @@ func TestSurvey(t *testing.T) {
 	if want := []string{"_a.example.org", "_b.example.net", "_c.example.net"}; err != nil || !slices.EqualFunc(s.Records, want, func(p Published, d string) bool { return p.Domain == d && strings.HasPrefix(p.Text, "v=spf1 ") }) {
 		t.Errorf("%+v, %v", s, err)
 	}
+	if r, problems := new(Survey).Flatten(); r.String() != "v=spf1" || problems != nil {
+		t.Errorf("%s, %v", r, problems)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := (&Checker{Resolver: surveyZone()}).Survey(ctx, "example.org"); !errors.Is(err, ErrLookup) || !errors.Is(err, context.Canceled) {
