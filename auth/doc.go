@@ -4,7 +4,7 @@
 //
 // The checks themselves are next door, each usable alone:
 //
-//   - [github.com/postrider/postrider/auth/spf]: may this client send for that domain (RFC 7208)
+//   - [github.com/postrider/postrider/auth/spf]: may this client send for that domain; records linted and made flat (RFC 7208)
 //   - [github.com/postrider/postrider/auth/dkim]: sign, and verify signatures (RFC 6376, RFC 8301, RFC 8463)
 //   - [github.com/postrider/postrider/auth/dmarc]: what the author's domain asks for (RFC 9989)
 //   - [github.com/postrider/postrider/auth/arc]: what hosts on the way have found out, sealed (RFC 8617)
