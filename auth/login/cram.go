@@ -6,10 +6,12 @@ import (
 	"crypto/md5"
 	"crypto/rand"
 	"crypto/subtle"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/emersion/go-sasl"
@@ -38,7 +40,7 @@ func (x *cram) Next(response []byte) (challenge []byte, done bool, err error) {
 			x.done = true
 			return nil, false, ErrMalformed
 		}
-		x.challenge = "<" + rand.Text() + "@" + "login>"
+		x.challenge = challengeID()
 		return []byte(x.challenge), false, nil
 	}
 	x.done = true
@@ -86,6 +88,15 @@ func (x *cram) check(user string, valid bool, sum []byte) (Identity, error) {
 	id := rec.identity(user)
 	id.Mechanism = cramMD5
 	return id, nil
+}
+
+// challengeID is a challenge in the form that RFC 2195 §2 asks for, which some
+// clients check: random digits, a dot, the time, and a host. Our name is not
+// known here, and nothing depends on it.
+func challengeID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return fmt.Sprintf("<%d%d.%d@localhost>", binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:]), time.Now().Unix())
 }
 
 // plaintext is a password that is kept as it is.

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -373,6 +374,16 @@ func TestCRAMMD5(t *testing.T) {
 		if id, err := run(t, p, &Conn{}, cl); !errors.Is(err, c.want) || err == nil && (id.Mechanism != "CRAM-MD5" || id.User != "alice") {
 			t.Errorf("%+v: %+v %v", c, id, err)
 		}
+	}
+	// RFC 2195 §2: random digits, the time and a host, as a msg-id; no two alike.
+	form, seen := regexp.MustCompile(`^<[0-9]{8,40}\.[0-9]{10}@[a-z.]+>$`), map[string]bool{}
+	for range 20 {
+		x, _ := p.Start(t.Context(), "CRAM-MD5", &Conn{})
+		b, _, err := x.Next(nil)
+		if !form.Match(b) || seen[string(b)] || err != nil {
+			t.Errorf("challenge %q %v", b, err)
+		}
+		seen[string(b)] = true
 	}
 	for _, s := range []string{"", "alice", " " + strings.Repeat("0", 32), "alice zz", "alice " + strings.Repeat("0", 30), "\xff " + hex.EncodeToString(make([]byte, md5.Size))} {
 		x, _ := p.Start(t.Context(), "CRAM-MD5", &Conn{})

@@ -9,7 +9,6 @@ import (
 
 	"github.com/postrider/postrider/auth/login"
 	"github.com/postrider/postrider/imap"
-	"github.com/postrider/postrider/internal/netserve"
 	"github.com/postrider/postrider/store"
 )
 
@@ -19,9 +18,7 @@ func (s *session) handshake() error {
 		return errors.New("imapserver: ImplicitTLS without TLS")
 	}
 	var err error
-	if s.tls, err = s.t.startTLS(s.srv.TLS, s.loginBy); err == nil {
-		s.cert = netserve.Certificate(s.srv.TLS, s.tls)
-	}
+	s.tls, s.cert, err = s.t.startTLS(s.srv, s.loginBy)
 	return err
 }
 
@@ -38,11 +35,11 @@ func (s *session) startTLS() (result, error) {
 	if err := s.enc.Flush(); err != nil {
 		return result{}, &fatalError{err}
 	}
-	st, err := s.t.startTLS(s.srv.TLS, s.loginBy)
+	st, cert, err := s.t.startTLS(s.srv, s.loginBy)
 	if err != nil {
 		return result{}, &fatalError{err}
 	}
-	s.tls, s.cert = st, netserve.Certificate(s.srv.TLS, st)
+	s.tls, s.cert = st, cert
 	s.t.hasFirst = false
 	s.br.Reset(&s.t)
 	s.dec.Reset(s.br)

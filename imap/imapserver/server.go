@@ -56,8 +56,9 @@ type Server struct {
 	// Log takes what goes wrong; nil = slog.Default().
 	Log *slog.Logger
 
-	conns netserve.Conns
-	views store.Views
+	conns      netserve.Conns
+	handshakes netserve.TLS
+	views      store.Views
 }
 
 // ErrServerClosed is what Serve and ServeConn return after Shutdown or Close.

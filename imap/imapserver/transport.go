@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"os"
@@ -158,8 +159,7 @@ func (t *transport) takeWoken() bool {
 }
 
 // startTLS puts TLS on the connection.
-func (t *transport) startTLS(cfg *tls.Config, by time.Time) (*tls.ConnectionState, error) {
-	c := tls.Server(t.nc.Conn, cfg)
+func (t *transport) startTLS(srv *Server, by time.Time) (*tls.ConnectionState, *x509.Certificate, error) {
 	ctx := t.nc.Context()
 	if !by.IsZero() {
 		var cancel context.CancelFunc
@@ -172,14 +172,15 @@ func (t *transport) startTLS(cfg *tls.Config, by time.Time) (*tls.ConnectionStat
 		defer cancel()
 	}
 	t.nc.Conn.SetDeadline(time.Time{})
-	if err := c.HandshakeContext(ctx); err != nil {
-		return nil, err
+	c, cert, err := srv.handshakes.Handshake(ctx, t.nc.Conn, srv.TLS)
+	if err != nil {
+		return nil, nil, err
 	}
 	t.mu.Lock()
 	t.conn = c
 	t.mu.Unlock()
 	st := c.ConnectionState()
-	return &st, nil
+	return &st, cert, nil
 }
 
 func isTimeout(err error) bool {

@@ -101,9 +101,13 @@ func TestSMTPlib(t *testing.T) {
 	}
 }
 
-// TestMoxClient: mox's client logs in with SCRAM bound to the connection.
+// TestMoxClient: mox's client logs in with SCRAM bound to the connection, and
+// asks for REQUIRETLS.
 func TestMoxClient(t *testing.T) {
-	k := startSink(t, func(s *smtpserver.Server) { withLogin(t)(s); s.RequireAuth = true })
+	k := startSink(t, func(s *smtpserver.Server) {
+		withLogin(t)(s)
+		s.RequireAuth, s.Extensions = true, append(smtpserver.DefaultExtensions(), smtp.ExtRequireTLS)
+	})
 	ctx := context.Background()
 	for _, tt := range []struct {
 		mech    string
@@ -117,6 +121,7 @@ func TestMoxClient(t *testing.T) {
 			return moxsasl.NewClientSCRAMSHA1PLUS(alice, alicePass, cs)
 		}},
 		{"SCRAM-SHA-256", tls.VersionTLS13, func(tls.ConnectionState) moxsasl.Client { return moxsasl.NewClientSCRAMSHA256(alice, alicePass, false) }},
+		{"CRAM-MD5", tls.VersionTLS12, func(tls.ConnectionState) moxsasl.Client { return moxsasl.NewClientCRAMMD5(alice, alicePass) }},
 		{"PLAIN", tls.VersionTLS12, func(tls.ConnectionState) moxsasl.Client { return moxsasl.NewClientPlain(alice, alicePass) }},
 	} {
 		t.Run(tt.mech, func(t *testing.T) {
@@ -137,16 +142,17 @@ func TestMoxClient(t *testing.T) {
 				t.Fatalf("%v (offered: %s)", err, offered)
 			}
 			text := "Subject: mox\r\n\r\n.\r\n"
-			requireTLS := c.SupportsRequireTLS()
-			if err := c.Deliver(ctx, alice, bob, int64(len(text)), strings.NewReader(text), true, false, requireTLS); err != nil {
+			if !c.SupportsRequireTLS() {
+				t.Error("mox sees no REQUIRETLS")
+			}
+			if err := c.Deliver(ctx, alice, bob, int64(len(text)), strings.NewReader(text), true, false, true); err != nil {
 				t.Fatal(err)
 			}
 			c.Close()
 			m := k.wait(t, before+1, time.Second)[before]
-			if m.user != alice+" "+tt.mech || m.text != text || m.options.RequireTLS != requireTLS {
+			if m.user != alice+" "+tt.mech || m.text != text || !m.options.RequireTLS {
 				t.Errorf("%+v", m)
 			}
-			t.Logf("REQUIRETLS: %v", requireTLS)
 		})
 	}
 }

@@ -81,16 +81,15 @@ func (c *conn) startTLS() bool {
 		c.srv.log().Error("pop3: ImplicitTLS without TLS")
 		return false
 	}
-	t := tls.Server(c.nc, c.srv.TLS)
 	ctx, cancel := context.WithTimeout(c.ctx, handshakeTime)
 	defer cancel()
-	if err := t.HandshakeContext(ctx); err != nil {
+	t, cert, err := c.srv.handshakes.Handshake(ctx, c.nc, c.srv.TLS)
+	if err != nil {
 		c.srv.log().Debug("pop3: TLS handshake", "remote", c.nc.RemoteAddr(), "error", err)
 		return false
 	}
 	state := t.ConnectionState()
-	c.tls, c.net = &state, t
-	c.cert = netserve.Certificate(c.srv.TLS, &state)
+	c.tls, c.net, c.cert = &state, t, cert
 	c.attach()
 	return true
 }

@@ -54,8 +54,9 @@ type Server struct {
 	// slog.Default().
 	Log *slog.Logger
 
-	conns netserve.Conns
-	bufs  sync.Pool // of *[copySize]byte
+	conns      netserve.Conns
+	handshakes netserve.TLS
+	bufs       sync.Pool // of *[copySize]byte
 }
 
 const (

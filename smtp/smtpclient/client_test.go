@@ -327,6 +327,34 @@ func TestTranscripts(t *testing.T) {
 			S: 250 ok
 			C: QUIT
 			S: 221 bye`, want: []string{"250", "250"}},
+		{name: "ORCPT of an internationalized address under SMTPUTF8", env: env(func(e *smtp.Envelope) {
+			e.UTF8 = true
+			e.To[0].OriginalType, e.To[0].Original = smtp.AddressUTF8, "dörte+x@d.test"
+			e.To[1].OriginalType, e.To[1].Original = "no type", "e@f.test" // nobody could read it
+		}, "c@d.test", "e@f.test"), script: greeting + `S: 250-SMTPUTF8
+			S: 250 DSN
+			C: MAIL FROM:<a@b.test> SMTPUTF8
+			S: 250 ok
+			C: RCPT TO:<c@d.test> ORCPT=utf-8;dörte\x{2B}x@d.test
+			S: 250 ok
+			C: RCPT TO:<e@f.test>
+			S: 250 ok
+			C: DATA
+			S: 354 ok
+			BODY
+			S: 250 ok
+			C: QUIT
+			S: 221 bye`, want: []string{"250", "250"}},
+		{name: "ORCPT of an internationalized address without SMTPUTF8", env: env(func(e *smtp.Envelope) {
+			e.To[0].OriginalType, e.To[0].Original = smtp.AddressUTF8, "dörte@d.test"
+		}, "c@d.test"), script: greeting + `S: 250-SMTPUTF8
+			S: 250 DSN
+			C: MAIL FROM:<a@b.test>
+			S: 250 ok
+			C: RCPT TO:<c@d.test> ORCPT=utf-8;d\x{F6}rte@d.test
+			S: 550 no
+			C: QUIT
+			S: 221 bye`, want: []string{"550 recipient"}},
 		{name: "DSN parameters are not for every host", env: env(func(e *smtp.Envelope) { e.To[0].Notify = smtp.NotifyNever }, "c@d.test"), script: greeting + `S: 250 HELP
 			C: MAIL FROM:<a@b.test>
 			S: 550 no

@@ -258,9 +258,12 @@ func (c *Conn) appendRcpt(b []byte, r *smtp.Recipient, wide bool) []byte {
 	if r.Notify != 0 {
 		b = append(append(b, " NOTIFY="...), r.Notify.String()...)
 	}
-	// RFC 3461 §4.2: at most 500 octets; a longer one is of no use to anybody.
-	if o := r.OriginalRecipient(wide); o != "" && len(o) <= 500 && validHello(o) {
-		b = append(append(b, " ORCPT="...), o...)
+	// RFC 3461 §4.2: at most 500 octets. What is longer, or has a type that
+	// nobody could read, is of no use to the host.
+	if o := r.OriginalRecipient(wide); o != "" && len(o) <= 500 {
+		if _, _, err := smtp.ParseOriginalRecipient(o); err == nil {
+			b = append(append(b, " ORCPT="...), o...)
+		}
 	}
 	return b
 }

@@ -19,11 +19,7 @@ const (
 
 // loginConn is what the authenticator may know.
 func (c *Conn) loginConn() *login.Conn {
-	lc := &login.Conn{Protocol: "smtp", Local: c.local, Remote: c.remote, TLS: c.tls}
-	if c.tls != nil {
-		lc.Cert = c.srv.cert
-	}
-	return lc
+	return &login.Conn{Protocol: "smtp", Local: c.local, Remote: c.remote, TLS: c.tls, Cert: c.cert}
 }
 
 // mechanisms are those offered now.

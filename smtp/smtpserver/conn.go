@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -39,6 +40,7 @@ type Conn struct {
 	name          string         // of XCLIENT
 	forwarded     []smtp.Attribute
 	tls           *tls.ConnectionState
+	cert          *x509.Certificate // what we sent, nil if that is not known
 	session       Session
 	state         state
 	hello         string

@@ -3,7 +3,6 @@ package smtpserver
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -33,8 +32,7 @@ type Server struct {
 
 	// Auth turns AUTH on (RFC 4954). Without TLS only SCRAM is offered of its
 	// mechanisms, since the others show a secret to the wire, unless
-	// InsecureAuth is set. login.Conn has our certificate when TLS holds
-	// exactly one and chooses it by no function.
+	// InsecureAuth is set.
 	Auth         login.Authenticator
 	InsecureAuth bool
 	RequireAuth  bool // 530 to MAIL before AUTH: a submission server (RFC 6409 §4.3)
@@ -130,8 +128,8 @@ type Server struct {
 	writers              sync.Pool // *bufio.Writer
 	blocks               blocks
 	once                 sync.Once
-	name                 string            // Hostname or its default
-	cert                 *x509.Certificate // the only certificate that TLS can send, if so
+	name                 string // Hostname or its default
+	handshakes           netserve.TLS
 }
 
 // Sizes of a connection's buffers, in octets: a usual group of commands
@@ -178,11 +176,6 @@ func (s *Server) prepare() {
 		if s.name = s.Hostname; s.name == "" {
 			if s.name, _ = os.Hostname(); s.name == "" {
 				s.name = "localhost"
-			}
-		}
-		if t := s.TLS; t != nil && len(t.Certificates) == 1 && t.GetCertificate == nil && t.GetConfigForClient == nil {
-			if s.cert = t.Certificates[0].Leaf; s.cert == nil && len(t.Certificates[0].Certificate) > 0 {
-				s.cert, _ = x509.ParseCertificate(t.Certificates[0].Certificate[0])
 			}
 		}
 	})

@@ -2,7 +2,6 @@ package smtpserver
 
 import (
 	"context"
-	"crypto/tls"
 
 	"github.com/postrider/postrider/auth/login"
 )
@@ -47,13 +46,12 @@ func (c *Conn) handshake() bool {
 		ctx, cancel = context.WithTimeout(ctx, c.lim.handshake)
 		defer cancel()
 	}
-	t := tls.Server(c.nc, c.srv.TLS)
 	// A peer that hangs here must not hold Shutdown up: nothing is lost yet.
 	if !c.srv.conns.Idle(c.base, c.wake) {
 		c.closing = true
 		return false
 	}
-	err := t.HandshakeContext(ctx)
+	t, cert, err := c.srv.handshakes.Handshake(ctx, c.nc, c.srv.TLS)
 	c.srv.conns.Busy(c.base)
 	if h := c.srv.Trace; h != nil && h.Handshake != nil {
 		h.Handshake(c, err)
@@ -65,6 +63,6 @@ func (c *Conn) handshake() bool {
 	}
 	c.nc = t
 	cs := t.ConnectionState()
-	c.tls = &cs
+	c.tls, c.cert = &cs, cert
 	return true
 }
