@@ -55,10 +55,15 @@ type pooled struct {
 	key    Target // of the target it was opened for, what matters for reuse
 	name   string // Target.Group
 	opened time.Time
+	idle   time.Time
 	count  int // messages, begun too
 	users  int // Sends under way on it
 	timer  *time.Timer
 }
+
+// askAfter is how long a connection may wait before it is asked whether it is
+// alive, when the next message comes.
+const askAfter = 3 * time.Second
 
 type waiter struct {
 	t  Target
@@ -89,7 +94,9 @@ func (p *pooled) serves(t Target) bool {
 //
 // ctx may end it up to the last octet before the final dot, as in [Conn.Send].
 // A connection that turns out to be dead, or is ended with 421, before
-// anything else was said to MAIL, is replaced without a trace.
+// anything else was said to MAIL, is replaced without a trace; one that has
+// waited for some seconds is asked with RSET first, which with PIPELINING
+// costs no round trip.
 func (p *Pool) Send(ctx context.Context, t Target, env *smtp.Envelope, body Body) []smtp.Result {
 	if len(env.To) == 0 {
 		return nil
@@ -254,6 +261,8 @@ func (p *Pool) acquire(t Target) (*pooled, bool) {
 		for i := len(g.idle) - 1; i >= 0; i-- {
 			if c := g.idle[i]; c.serves(t) && c.timer.Stop() {
 				g.idle = append(g.idle[:i], g.idle[i+1:]...)
+				// Nobody else has it: what is of its reader is ours.
+				c.dirty = c.dirty || time.Since(c.idle) >= askAfter
 				p.activate(c)
 				return c, true
 			}
@@ -490,7 +499,7 @@ func (p *Pool) put(c *pooled) {
 		g.ready = slices.Delete(g.ready, i, i+1)
 	}
 	if c.Err() == nil && !p.closed && maxIdle > 0 && p.fresh(c) {
-		g.idle = append(g.idle, c)
+		g.idle, c.idle = append(g.idle, c), time.Now()
 		c.timer = time.AfterFunc(maxIdle, func() { p.expire(c) })
 	} else {
 		// The host counts it until it is closed: so long nobody has its place.

@@ -199,6 +199,49 @@ func TestPoolStale(t *testing.T) {
 	}
 }
 
+// A connection that has waited is asked with RSET: in the same write as the
+// envelope where that can be, and else for a round trip. What does not answer
+// well is replaced.
+func TestPoolHealth(t *testing.T) {
+	message1 := "C: MAIL*\nC: RCPT*\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nBODY\nS: 250 ok\n"
+	slow := "S: 220 x\nC: EHLO*\nS: 250 x\n"
+	slow1 := "C: MAIL*\nS: 250 ok\nC: RCPT*\nS: 250 ok\nC: DATA\nS: 354 go\nBODY\nS: 250 ok\n"
+	bye := "C: QUIT\nS: 221 bye"
+	for _, tt := range []struct {
+		name    string
+		wait    time.Duration
+		scripts []string
+	}{
+		{"at once", 0, []string{ready + message1 + message1 + bye}},
+		{"after a while", 5 * time.Second, []string{ready + message1 + "C: RSET\nC: MAIL*\nC: RCPT*\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 250 ok\nS: 354 go\nBODY\nS: 250 ok\n" + bye}},
+		{"dead", 5 * time.Second, []string{ready + message1 + "CLOSE", ready + message1 + bye}},
+		{"ends at RSET", 5 * time.Second, []string{ready + message1 + "C: RSET\nC: MAIL*\nC: RCPT*\nC: DATA\nS: 421 too late", ready + message1 + bye}},
+		{"refuses RSET", 5 * time.Second, []string{ready + message1 + "C: RSET\nC: MAIL*\nC: RCPT*\nC: DATA\nS: 502 what?", ready + message1 + bye}},
+		{"dies after RSET", 5 * time.Second, []string{ready + message1 + "C: RSET\nC: MAIL*\nC: RCPT*\nC: DATA\nS: 250 ok\nCLOSE", ready + message1 + bye}},
+		{"no pipelining", 5 * time.Second, []string{slow + slow1 + "C: RSET\nS: 250 ok\n" + slow1 + bye}},
+		{"no pipelining, dead", 5 * time.Second, []string{slow + slow1 + "C: RSET\nCLOSE", slow + slow1 + bye}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer := &smtptest.Peer{}
+				for _, s := range tt.scripts {
+					peer.Scripts = append(peer.Scripts, smtptest.Script(s))
+				}
+				pool := &smtpclient.Pool{Dialer: smtpclient.Dialer{DialContext: peer.DialContext, Hello: "me.test"}}
+				env := envelope(t, "a@b.test", "c@d.test")
+				target := smtpclient.Target{Addr: "mx.test:25"}
+				check(t, pool.Send(t.Context(), target, env, strings.NewReader(message)), "250")
+				time.Sleep(tt.wait)
+				check(t, pool.Send(t.Context(), target, env, strings.NewReader(message)), "250")
+				pool.Shutdown(t.Context())
+				if err := peer.Wait(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 // Shutdown waits for an unanswered dot and for what is behind it; Close cuts, and the outcome is Unsure.
 func TestPoolShutdownAndClose(t *testing.T) {
 	for _, cut := range []bool{false, true} {

@@ -8,10 +8,11 @@ import (
 	"github.com/postrider/postrider/internal/lineio"
 )
 
-// A connection in plain text that waits for a command holds no buffers: most
-// connections of a busy server are idle, and their buffers would be most of
-// its memory. What the peer sends then is read into a block that is taken for
-// each try, and goes to the reader from there.
+// A connection that waits for a command holds no buffers: most connections of
+// a busy server are idle, and their buffers would be most of its memory. What
+// the peer sends then is read into a block that is taken for each try, and
+// goes to the reader from there. Of TLS, which has a buffer of its own, one
+// octet is waited for.
 
 // awaitBlock is more than a usual group of commands has.
 const awaitBlock = 2 << 10
@@ -20,8 +21,9 @@ const awaitBlock = 2 << 10
 type awaited struct {
 	raw   syscall.RawConn    // nil: not possible here
 	try   func(uintptr) bool // tryRead
-	block *[awaitBlock]byte  // nil: nothing was read
-	n     int
+	block *[awaitBlock]byte  // what got is in, to be given back
+	one   [1]byte            // got of TLS
+	got   []byte
 	err   error
 }
 
@@ -86,7 +88,7 @@ func (c *Conn) await() {
 	if c.r.Buffered() > 0 {
 		return
 	}
-	if a.raw == nil || c.tls != nil || c.w.Flush() != nil {
+	if a.raw == nil && c.tls == nil || c.w.Flush() != nil {
 		c.resize(readBuffer)
 		return
 	}
@@ -96,7 +98,14 @@ func (c *Conn) await() {
 		return // the reader will see it too
 	}
 	c.release()
-	err := a.raw.Read(a.try)
+	var err error
+	if c.tls != nil {
+		var n int
+		n, err = c.nc.Read(a.one[:])
+		a.got = a.one[:n]
+	} else {
+		err = a.raw.Read(a.try)
+	}
 	c.srv.conns.Busy(c.base)
 	c.buffers()
 	if err != nil {
@@ -107,9 +116,9 @@ func (c *Conn) await() {
 // taken hands out what await has read.
 func (c *Conn) taken(p []byte) (int, error) {
 	a := &c.awaited
-	k := 0
+	k := copy(p, a.got)
+	a.got = nil
 	if a.block != nil {
-		k = copy(p, a.block[:a.n])
 		c.srv.blocks.Put(a.block)
 		a.block = nil
 	}

@@ -21,9 +21,10 @@ func (c *Conn) prepareAwait() {
 func (c *Conn) tryRead(fd uintptr) bool {
 	a := &c.awaited
 	b := c.srv.blocks.get()
+	var n int
 	var err error
 	for {
-		a.n, err = syscall.Read(int(fd), b[:])
+		n, err = syscall.Read(int(fd), b[:])
 		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
@@ -34,10 +35,10 @@ func (c *Conn) tryRead(fd uintptr) bool {
 		return false
 	case err != nil:
 		a.err = err
-	case a.n == 0:
+	case n == 0:
 		a.err = io.EOF
 	default:
-		a.block = b
+		a.block, a.got = b, b[:n]
 		return true
 	}
 	c.srv.blocks.Put(b)

@@ -66,6 +66,7 @@ type Conn struct {
 
 	closing      bool // end after this command
 	errors       int
+	messages     int
 	commands     int
 	authFailures int
 }
@@ -291,7 +292,7 @@ func (n netReader) Read(p []byte) (int, error) {
 	if c.inData {
 		return n.readData(p)
 	}
-	if c.awaited.block != nil || c.awaited.err != nil {
+	if c.awaited.got != nil || c.awaited.err != nil {
 		k, err := c.taken(p)
 		return k, c.drained(err)
 	}

@@ -134,7 +134,7 @@ func (c *Conn) greeted(arg []byte, extended bool) {
 			c.ext.auth = c.mechanisms()
 			params = strings.Join(c.ext.auth, " ")
 		case smtp.ExtLimits:
-			params = smtp.Limits{RcptMax: c.lim.recipients}.String()
+			params = smtp.Limits{MailMax: c.lim.messages, RcptMax: c.lim.recipients}.String()
 		case smtp.ExtDeliverBy:
 			n, _ := strconv.ParseUint(params, 10, 30)
 			c.ext.minBy = time.Duration(n) * time.Second
@@ -187,7 +187,7 @@ func (c *Conn) offer() []string {
 				continue
 			}
 		case smtp.ExtLimits:
-			if c.lim.recipients <= 0 {
+			if c.lim.recipients <= 0 && c.lim.messages <= 0 {
 				continue
 			}
 		}

@@ -190,6 +190,29 @@ func TestMaxRecipients(t *testing.T) {
 	< 250 2.1.5 Recipient OK`)
 }
 
+// A message that was refused, or taken back, counts too: it has cost as much.
+func TestMaxMessages(t *testing.T) {
+	script(t, &smtpserver.Server{MaxMessages: 2}, &backend{}, strings.Replace(hello, "LIMITS ", "LIMITS MAILMAX=2 ", 1)+`
+	> MAIL FROM:<a@one.test>
+	< 250 2.1.0 Sender OK
+	> RSET
+	< 250 2.0.0 OK
+	> MAIL FROM:<a
+	< 501 5.1.7 Malformed sender address
+	> MAIL FROM:<a@one.test>
+	< 250 2.1.0 Sender OK
+	> RCPT TO:<b@two.test>
+	< 250 2.1.5 Recipient OK
+	> DATA
+	< 354 End data with <CR><LF>.<CR><LF>
+	> .
+	< 250 2.0.0 OK
+	> MAIL FROM:<a@one.test>
+	> RCPT TO:<b@two.test>
+	< 421 4.7.0 Too many messages on this connection, open another
+	!`)
+}
+
 // TestPanic: the connection ends, the session is closed once, and the server
 // goes on.
 func TestPanic(t *testing.T) {

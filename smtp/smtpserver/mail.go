@@ -39,6 +39,10 @@ func (c *Conn) mail(arg []byte) {
 		c.write(errTooBig.Reply())
 		return
 	}
+	if c.lim.messages > 0 && c.messages >= c.lim.messages {
+		c.hangUp("Too many messages on this connection, open another")
+		return
+	}
 	// RFC 6710 §4.1: no stranger may raise a priority.
 	lowered := o.Priority > 0 && !c.loggedIn && !c.trusted()
 	if lowered {
@@ -48,6 +52,7 @@ func (c *Conn) mail(arg []byte) {
 		c.write(c.replyFor(err))
 		return
 	}
+	c.messages++
 	c.tx = transaction{open: true, from: from, utf8: o.UTF8, body: o.Body, priority: o.Priority, began: time.Now()}
 	c.state = stateMail
 	if lowered {

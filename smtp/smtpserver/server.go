@@ -52,6 +52,10 @@ type Server struct {
 	// in EHLO; 0 = 50 MiB.
 	MaxMessageBytes int64
 	MaxRecipients   int // recipients of one message, 452 4.5.3 after; 0 = 1,000
+	// MaxMessages is how many messages may begin on one connection, 421 at the
+	// next MAIL; announced with LIMITS (RFC 9422), so that a client opens
+	// another connection in time. 0 = no limit.
+	MaxMessages int
 	// MaxLine is the longest command line in octets, its CRLF included;
 	// 0 = 4,096, and 1 MiB stays the bound without a limit. What AUTH sends
 	// may have 12,288 (RFC 4954 §4).
@@ -205,7 +209,7 @@ func (s *Server) handle(base *netserve.Conn) {
 	c.prepareAwait()
 	c.buffers()
 	c.serve()
-	if c.awaited.block == nil && c.w != nil {
+	if c.awaited.got == nil && c.w != nil {
 		c.release()
 	}
 }
@@ -213,7 +217,8 @@ func (s *Server) handle(base *netserve.Conn) {
 // limits are the Server's with their defaults filled in; 0 = no limit.
 type limits struct {
 	messageBytes, headerBytes, dataRate int64
-	recipients, line, textLine          int
+	recipients, messages                int
+	line, textLine                      int
 	errors, commands, authAttempts      int
 	timeout, handshake, session         time.Duration
 	authDelay, bannerDelay, errorDelay  time.Duration
@@ -223,6 +228,7 @@ func (s *Server) limits() limits {
 	l := limits{
 		messageBytes: orDefault(s.MaxMessageBytes, 50<<20),
 		recipients:   orDefault(s.MaxRecipients, 1000),
+		messages:     max(s.MaxMessages, 0),
 		line:         orDefault(s.MaxLine, 4096),
 		textLine:     orDefault(s.MaxTextLine, 64<<10),
 		errors:       orDefault(s.MaxErrors, 20),
