@@ -2,7 +2,6 @@ package dnsbl
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"strings"
 
@@ -34,7 +33,7 @@ func (c *Checker) Refuse(r Result) error {
 
 // Wrap asks the lists about one connection; it is a smtpserver.Wrapper.
 func (c *Checker) Wrap(ctx context.Context, conn *smtpserver.Conn, inner smtpserver.Session) (smtpserver.Session, error) {
-	s := &session{Session: inner, check: c, conn: conn}
+	s := &session{Inner: smtpserver.Inner{Session: inner}, check: c, conn: conn}
 	ctx, s.cancel = context.WithCancel(ctx)
 	ip := conn.Remote().Addr()
 	s.address = start(func() Result { return c.LookupAddr(ctx, ip) })
@@ -65,7 +64,7 @@ func (p *pending) wait() Result {
 }
 
 type session struct {
-	smtpserver.Session
+	smtpserver.Inner
 	check                  *Checker
 	conn                   *smtpserver.Conn
 	cancel                 context.CancelFunc
@@ -73,19 +72,14 @@ type session struct {
 	name                   string // that hello is about
 	stop                   context.CancelFunc
 	result                 *Result // of this transaction, once a RCPT has asked
-	rcpts                  int     // accepted in this transaction
 }
-
-// Unwrap returns the session within.
-func (s *session) Unwrap() smtpserver.Session { return s.Session }
 
 // Mail starts the questions whose subjects are known now.
 func (s *session) Mail(ctx context.Context, from smtp.Address, o smtp.MailOptions) error {
-	if err := s.Session.Mail(ctx, from, o); err != nil {
+	if err := s.Inner.Mail(ctx, from, o); err != nil {
 		return err
 	}
 	s.endTransaction()
-	s.rcpts = 0
 	if _, ok := s.conn.Identity(); ok {
 		return nil
 	}
@@ -123,16 +117,7 @@ func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions)
 			return err
 		}
 	}
-	err := s.Session.Rcpt(ctx, to, o)
-	if err == nil {
-		s.rcpts++
-	}
-	return err
-}
-
-// DataLMTP implements smtpserver.LMTPSession.
-func (s *session) DataLMTP(ctx context.Context, r io.Reader) []smtp.Result {
-	return smtpserver.DataLMTP(ctx, s.Session, r, s.rcpts)
+	return s.Inner.Rcpt(ctx, to, o)
 }
 
 func (s *session) decide(ctx context.Context, to smtp.Address) error {
@@ -161,7 +146,7 @@ func (s *session) decide(ctx context.Context, to smtp.Address) error {
 
 func (s *session) Reset() {
 	s.endTransaction()
-	s.Session.Reset()
+	s.Inner.Reset()
 }
 
 // Close ends and joins all questions.
@@ -169,5 +154,5 @@ func (s *session) Close() error {
 	s.cancel()
 	s.endTransaction()
 	s.address.wait()
-	return s.Session.Close()
+	return s.Inner.Close()
 }

@@ -2,7 +2,6 @@ package greylist
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -124,23 +123,19 @@ func (g *Greylist) network(a netip.Addr) string {
 
 // Wrap greylists one connection; it is a smtpserver.Wrapper.
 func (g *Greylist) Wrap(_ context.Context, c *smtpserver.Conn, inner smtpserver.Session) (smtpserver.Session, error) {
-	return &session{Session: inner, g: g, c: c}, nil
+	return &session{Inner: smtpserver.Inner{Session: inner}, g: g, c: c}, nil
 }
 
 type session struct {
-	smtpserver.Session
-	g     *Greylist
-	c     *smtpserver.Conn
-	from  smtp.Address
-	rcpts int // accepted in this transaction
+	smtpserver.Inner
+	g    *Greylist
+	c    *smtpserver.Conn
+	from smtp.Address
 }
 
-// Unwrap returns the session within.
-func (s *session) Unwrap() smtpserver.Session { return s.Session }
-
 func (s *session) Mail(ctx context.Context, from smtp.Address, o smtp.MailOptions) error {
-	s.from, s.rcpts = from, 0
-	return s.Session.Mail(ctx, from, o)
+	s.from = from
+	return s.Inner.Mail(ctx, from, o)
 }
 
 func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions) error {
@@ -149,16 +144,7 @@ func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions)
 		return &smtp.Error{Code: 451, Enhanced: smtp.EnhancedCode{4, 7, 1}, Scope: smtp.ScopeRecipient,
 			Text: "Greylisted, try again in " + wait.String()}
 	}
-	err := s.Session.Rcpt(ctx, to, o)
-	if err == nil {
-		s.rcpts++
-	}
-	return err
-}
-
-// DataLMTP implements smtpserver.LMTPSession.
-func (s *session) DataLMTP(ctx context.Context, r io.Reader) []smtp.Result {
-	return smtpserver.DataLMTP(ctx, s.Session, r, s.rcpts)
+	return s.Inner.Rcpt(ctx, to, o)
 }
 
 func (s *session) wait(ctx context.Context, to smtp.Address) time.Duration {

@@ -195,7 +195,10 @@ func talk(g *Greylist, asked *[]string, ip string, lines ...string) string {
 	quiet := slog.New(slog.DiscardHandler)
 	g.Log = quiet
 	backend := smtpserver.BackendFunc(func(context.Context, *smtpserver.Conn) (smtpserver.Session, error) { return inner{asked}, nil })
-	s := &smtpserver.Server{Hostname: "mx.test", Backend: smtpserver.Wrap(backend, g.Wrap), Log: quiet, Auth: everybody{}, InsecureAuth: true}
+	return serveTalk(&smtpserver.Server{Hostname: "mx.test", Backend: smtpserver.Wrap(backend, g.Wrap), Log: quiet, Auth: everybody{}, InsecureAuth: true}, ip, lines...)
+}
+
+func serveTalk(s *smtpserver.Server, ip string, lines ...string) string {
 	ours, theirs := net.Pipe()
 	done := make(chan struct{})
 	go func() {
@@ -265,6 +268,49 @@ func TestStorageFailure(t *testing.T) {
 			}
 		}
 	})
+}
+
+// each answers in LMTP for every recipient that it has heard of.
+type each struct {
+	inner
+	to []string
+}
+
+func (s *each) Rcpt(_ context.Context, to smtp.Address, _ smtp.RcptOptions) error {
+	s.to = append(s.to, to.Local)
+	return nil
+}
+
+func (s *each) DataLMTP(_ context.Context, r io.Reader) (results []smtp.Result) {
+	io.Copy(io.Discard, r)
+	for _, to := range s.to {
+		res := smtp.Result{Reply: smtp.Reply{Code: 250, Enhanced: smtp.EnhancedCode{2, 1, 5}, Text: "For " + to}}
+		if to == "full" {
+			res = smtp.Result{Err: &smtp.Error{Code: 452, Enhanced: smtp.EnhancedCode{4, 2, 2}, Text: "Mailbox full"}}
+		}
+		results = append(results, res)
+	}
+	return results
+}
+
+// TestLMTP: each recipient has the answer of the session within, also when
+// there is one for all, and one that was refused before has none.
+func TestLMTP(t *testing.T) {
+	lines := []string{"LHLO x", "MAIL FROM:<a@b.test>", "RCPT TO:<one@d.test>", "RCPT TO:<full@d.test>", "RCPT TO:<late@d.test>", "DATA", "x", "."}
+	for _, session := range []smtpserver.Session{&each{}, inner{new([]string)}} {
+		g := Greylist{Log: slog.New(slog.DiscardHandler), Exempt: func(_ context.Context, _ *smtpserver.Conn, _, to smtp.Address) bool { return to.Local != "late" }}
+		got := serveTalk(&smtpserver.Server{LMTP: true, Log: g.Log, Backend: smtpserver.Wrap(smtpserver.BackendFunc(
+			func(context.Context, *smtpserver.Conn) (smtpserver.Session, error) { return session, nil }), g.Wrap)}, "192.0.2.1", lines...)
+		_, answers, _ := strings.Cut(got, "\r\n354 ")
+		_, answers, _ = strings.Cut(answers, "\r\n")
+		want := "250 2.1.5 For one\r\n452 4.2.2 Mailbox full\r\n221 2.0.0 Goodbye\r\n"
+		if _, ok := session.(*each); !ok {
+			want = "250 2.0.0 OK\r\n250 2.0.0 OK\r\n221 2.0.0 Goodbye\r\n"
+		}
+		if answers != want || !strings.Contains(got, "451 4.7.1 Greylisted") {
+			t.Errorf("%T: %q", session, got)
+		}
+	}
 }
 
 func BenchmarkCheck(b *testing.B) {

@@ -2,7 +2,6 @@ package ratelimit
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -107,7 +106,7 @@ func (l *Limiter) Wrap(ctx context.Context, c *smtpserver.Conn, inner smtpserver
 		return nil, &smtp.Error{Code: 421, Enhanced: smtp.EnhancedCode{4, 7, 0}, Scope: smtp.ScopeHost,
 			Text: "Too many connections, try again in " + round(wait).String()}
 	}
-	return &session{Session: inner, l: l, c: c}, nil
+	return &session{Inner: smtpserver.Inner{Session: inner}, l: l, c: c}, nil
 }
 
 // count returns how long the peer has to wait, 0 = not at all.
@@ -162,21 +161,16 @@ func round(d time.Duration) time.Duration {
 }
 
 type session struct {
-	smtpserver.Session
-	l     *Limiter
-	c     *smtpserver.Conn
-	rcpts int // accepted in this transaction
+	smtpserver.Inner
+	l *Limiter
+	c *smtpserver.Conn
 }
-
-// Unwrap returns the session within.
-func (s *session) Unwrap() smtpserver.Session { return s.Session }
 
 func (s *session) Mail(ctx context.Context, from smtp.Address, o smtp.MailOptions) error {
 	if wait := s.l.count(ctx, s.c, "messages", s.l.Messages, s.l.peer(s.c)); wait > 0 {
 		return later("Too many messages", wait, smtp.ScopeHost)
 	}
-	s.rcpts = 0
-	return s.Session.Mail(ctx, from, o)
+	return s.Inner.Mail(ctx, from, o)
 }
 
 // Rcpt counts before the backend is asked, which may not hear of a recipient
@@ -185,16 +179,7 @@ func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions)
 	if wait := s.l.count(ctx, s.c, "recipients", s.l.Recipients, s.l.peer(s.c)); wait > 0 {
 		return later("Too many recipients", wait, smtp.ScopeRecipient)
 	}
-	err := s.Session.Rcpt(ctx, to, o)
-	if err == nil {
-		s.rcpts++
-	}
-	return err
-}
-
-// DataLMTP implements smtpserver.LMTPSession.
-func (s *session) DataLMTP(ctx context.Context, r io.Reader) []smtp.Result {
-	return smtpserver.DataLMTP(ctx, s.Session, r, s.rcpts)
+	return s.Inner.Rcpt(ctx, to, o)
 }
 
 func later(text string, wait time.Duration, scope smtp.Scope) error {

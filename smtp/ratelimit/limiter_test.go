@@ -254,10 +254,54 @@ func TestBackendError(t *testing.T) {
 
 // TestUnwrap: what the inner session can do is still to be found.
 func TestUnwrap(t *testing.T) {
-	var s smtpserver.Session = &session{Session: inner{refuse: true}}
+	var s smtpserver.Session = &session{Inner: smtpserver.Inner{Session: inner{refuse: true}}}
 	u, ok := s.(interface{ Unwrap() smtpserver.Session })
 	if !ok || u.Unwrap() != (inner{refuse: true}) {
 		t.Error("Unwrap")
+	}
+}
+
+// each answers in LMTP for every recipient that it has heard of.
+type each struct {
+	inner
+	to []string
+}
+
+func (s *each) Rcpt(_ context.Context, to smtp.Address, _ smtp.RcptOptions) error {
+	s.to = append(s.to, to.Local)
+	return nil
+}
+
+func (s *each) DataLMTP(_ context.Context, r io.Reader) (results []smtp.Result) {
+	io.Copy(io.Discard, r)
+	for _, to := range s.to {
+		res := smtp.Result{Reply: smtp.Reply{Code: 250, Enhanced: smtp.EnhancedCode{2, 1, 5}, Text: "For " + to}}
+		if to == "full" {
+			res = smtp.Result{Err: &smtp.Error{Code: 452, Enhanced: smtp.EnhancedCode{4, 2, 2}, Text: "Mailbox full"}}
+		}
+		results = append(results, res)
+	}
+	return results
+}
+
+// TestLMTP: each recipient has the answer of the session within, also when
+// there is one for all, and one that was refused before has none.
+func TestLMTP(t *testing.T) {
+	lines := []string{"LHLO x", "MAIL FROM:<a@b.test>", "RCPT TO:<one@d.test>", "RCPT TO:<full@d.test>", "RCPT TO:<late@d.test>", "DATA", "x", "."}
+	for _, session := range []smtpserver.Session{&each{}, inner{}} {
+		l := &Limiter{Recipients: Rate{N: 2}}
+		s := newServer(l)
+		s.LMTP, s.Backend = true, smtpserver.Wrap(smtpserver.BackendFunc(func(context.Context, *smtpserver.Conn) (smtpserver.Session, error) { return session, nil }), l.Wrap)
+		got := talk(t, s, "192.0.2.1", lines...)
+		_, answers, _ := strings.Cut(strings.Join(got, "\n"), "\n354 ")
+		_, answers, _ = strings.Cut(answers, "\n")
+		want := "250 2.1.5 For one\n452 4.2.2 Mailbox full\n221 2.0.0 Goodbye"
+		if _, ok := session.(*each); !ok {
+			want = "250 2.0.0 OK\n250 2.0.0 OK\n221 2.0.0 Goodbye"
+		}
+		if answers != want || !strings.Contains(strings.Join(got, "\n"), "450 4.7.1 Too many recipients") {
+			t.Errorf("%T: %q", session, got)
+		}
 	}
 }
 

@@ -38,16 +38,18 @@ func (willing) Turn(_ context.Context, node string) (smtp.Reply, error) {
 }
 
 // outer is a wrapper with nothing of its own.
-type outer struct{ smtpserver.Session }
+type outer struct{ smtpserver.Inner }
 
-func (o outer) Unwrap() smtpserver.Session { return o.Session }
+func wrapped(s smtpserver.Session) smtpserver.Session {
+	return &outer{smtpserver.Inner{Session: s}}
+}
 
 func willingBackend(b *backend) smtpserver.Backend {
 	inner := smtpserver.BackendFunc(func(ctx context.Context, c *smtpserver.Conn) (smtpserver.Session, error) {
 		return willing{&session{c: c, b: b}}, nil
 	})
 	pass := func(ctx context.Context, c *smtpserver.Conn, s smtpserver.Session) (smtpserver.Session, error) {
-		return outer{s}, nil
+		return wrapped(s), nil
 	}
 	none := func(ctx context.Context, c *smtpserver.Conn, s smtpserver.Session) (smtpserver.Session, error) {
 		return nil, nil
@@ -115,18 +117,61 @@ func TestWrap(t *testing.T) {
 	if b.log() != "close" {
 		t.Error(b.log())
 	}
-	s := outer{&session{b: b}}
+	var s smtpserver.Session = &session{b: b}
 	r := smtpserver.DataLMTP(t.Context(), s, strings.NewReader("x"), 2)
 	if len(r) != 2 || r[0].Err != nil || r[1].Err != nil {
 		t.Error(r)
 	}
-	s = outer{&session{b: b, during: func(context.Context, io.Reader) (smtp.Reply, error) { return smtp.Reply{Code: 452}, nil }}}
+	s = &session{b: b, during: func(context.Context, io.Reader) (smtp.Reply, error) { return smtp.Reply{Code: 452}, nil }}
 	if r := smtpserver.DataLMTP(t.Context(), s, strings.NewReader("x"), 1); smtp.ReplyFor(r[0].Err).Code != 452 {
 		t.Error(r)
 	}
 	if _, ok := smtpserver.As[smtpserver.VerifySession](s); ok {
 		t.Error("VRFY from nowhere")
 	}
+}
+
+// TestInner: in LMTP each accepted recipient has its answer through two
+// wrappers, message after message, whether the session within gives one for
+// each or one for all.
+func TestInner(t *testing.T) {
+	pass := func(_ context.Context, _ *smtpserver.Conn, s smtpserver.Session) (smtpserver.Session, error) {
+		return wrapped(s), nil
+	}
+	message := func(answers ...string) string {
+		s := `
+		> MAIL FROM:<a@one.test>
+		< 250 2.1.0 Sender OK
+		> RCPT TO:<named@two.test>
+		< 250 2.1.5 Recipient OK
+		> RCPT TO:<unknown@two.test>
+		< 550 5.1.1 No such user
+		> RCPT TO:<full@two.test>
+		< 250 2.1.5 Recipient OK
+		> DATA
+		< 354 End data with <CR><LF>.<CR><LF>
+		> x
+		> .
+		`
+		for _, a := range answers {
+			s += "< " + a + "\n"
+		}
+		return s
+	}
+	lhlo := "< 220 mx.test LMTP ready\n> LHLO x\n< 250-mx.test\n< 250-PIPELINING\n< 250-SIZE 52428800\n< 250-8BITMIME\n< 250-SMTPUTF8\n< 250-ENHANCEDSTATUSCODES\n< 250-DSN\n< 250-CHUNKING\n< 250 LIMITS RCPTMAX=1000\n"
+	backend := func(each bool) smtpserver.Backend {
+		b := &backend{}
+		return smtpserver.Wrap(smtpserver.BackendFunc(func(_ context.Context, c *smtpserver.Conn) (smtpserver.Session, error) {
+			s := &session{c: c, b: b}
+			if each {
+				return &lmtpSession{session: s}, nil
+			}
+			return s, nil
+		}), pass, pass)
+	}
+	one, all := []string{"250 2.1.5 Stored", "452 4.2.2 Mailbox full"}, []string{"250 2.0.0 OK", "250 2.0.0 OK"}
+	script(t, &smtpserver.Server{LMTP: true, Backend: backend(true)}, nil, lhlo+message(one...)+"> RSET\n< 250 2.0.0 OK\n"+noop)
+	script(t, &smtpserver.Server{LMTP: true, Backend: backend(false)}, nil, lhlo+message(all...)+message(all...)+noop)
 }
 
 // TestExtensions: the parameters of the named extensions, on the commands

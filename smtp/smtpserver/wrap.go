@@ -12,14 +12,14 @@ import (
 // On an error the inner session is closed and the error is the banner, as
 // NewSession's is.
 //
-// What it returns usually embeds the inner Session and overrides some of its
-// methods, and has
+// What it returns usually embeds an Inner and overrides some of its methods:
 //
-//	Unwrap() Session
+//	type session struct {
+//		smtpserver.Inner
+//		…
+//	}
 //
-// so that the optional interfaces of the inner session stay visible: see As.
-// A wrapper that reads messages implements DataLMTP beside Data; one that has
-// to do with neither passes DataLMTP on with the function of that name.
+// One that reads messages implements DataLMTP beside Data.
 type Wrapper func(ctx context.Context, c *Conn, inner Session) (Session, error)
 
 // Wrap returns a Backend whose sessions are those of b inside the wrappers;
@@ -39,6 +39,38 @@ func Wrap(b Backend, w ...Wrapper) Backend {
 		}
 		return s, err
 	})
+}
+
+// Inner is the session within, to be embedded in that of a Wrapper. It passes
+// every call on, keeps the optional interfaces of that session visible (see
+// As), and lets it answer for each recipient in LMTP. What overrides Mail or
+// Rcpt calls them.
+type Inner struct {
+	Session
+	rcpts int // accepted in this transaction
+}
+
+// Unwrap returns the session within.
+func (s *Inner) Unwrap() Session { return s.Session }
+
+// Mail implements Session.
+func (s *Inner) Mail(ctx context.Context, from smtp.Address, o smtp.MailOptions) error {
+	s.rcpts = 0
+	return s.Session.Mail(ctx, from, o)
+}
+
+// Rcpt implements Session.
+func (s *Inner) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions) error {
+	err := s.Session.Rcpt(ctx, to, o)
+	if err == nil {
+		s.rcpts++
+	}
+	return err
+}
+
+// DataLMTP implements LMTPSession.
+func (s *Inner) DataLMTP(ctx context.Context, r io.Reader) []smtp.Result {
+	return DataLMTP(ctx, s.Session, r, s.rcpts)
 }
 
 // As returns the outermost of s and the sessions that it wraps which is a T,
