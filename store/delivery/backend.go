@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/postrider/postrider/auth/verify"
 	"github.com/postrider/postrider/smtp"
@@ -21,6 +22,12 @@ type Backend struct {
 	// is a temporary failure. No targets and no error is ErrNoUser. It is
 	// called at each RCPT, so make it quick.
 	Recipients func(ctx context.Context, to smtp.Address) ([]store.Target, error)
+	// OwnedSince tells since when an address that Recipients takes belongs
+	// without a break to whom it belongs to now, zero when that was not
+	// recorded: what is meant for an earlier owner is refused (RFC 7293). nil =
+	// that is not looked at. Senders only ask where RRVS is among the server's
+	// Extensions.
+	OwnedSince func(ctx context.Context, to smtp.Address) (time.Time, error)
 	// Target stores the message.
 	Target Target
 	// Verifier checks each message: SPF, DKIM, DMARC and the client's name;
@@ -109,6 +116,9 @@ func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions)
 	if check, ok := s.b.Target.(Checker); ok && err == nil {
 		err = check.Check(ctx, targets, s.opts.Size)
 	}
+	if err == nil && !o.ValidSince.IsZero() {
+		err = s.owned(ctx, to, o.ValidSince)
+	}
 	if err != nil {
 		return refusal(err)
 	}
@@ -123,6 +133,33 @@ func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions)
 		s.check = s.b.Verifier.Begin(s.ctx, src)
 	}
 	return nil
+}
+
+// owned is the continuous ownership test (RFC 7293 §5.1).
+func (s *session) owned(ctx context.Context, to smtp.Address, since time.Time) error {
+	if role(to.Local) || s.b.OwnedSince == nil {
+		return nil
+	}
+	at, err := s.b.OwnedSince(ctx, to)
+	switch {
+	case err != nil:
+		return err
+	case at.IsZero():
+		return &smtp.Error{Code: 550, Enhanced: smtp.EnhancedCode{5, 7, 19}, Text: "It is not known since when the mailbox has its owner"}
+	case at.After(since):
+		return &smtp.Error{Code: 550, Enhanced: smtp.EnhancedCode{5, 7, 17}, Text: "The mailbox has had another owner since"}
+	}
+	return nil
+}
+
+// role reports an address of an office, which has no owner (RFC 2142).
+func role(local string) bool {
+	switch strings.ToLower(local) {
+	case "info", "marketing", "sales", "support", "abuse", "noc", "security",
+		"postmaster", "hostmaster", "usenet", "news", "webmaster", "www", "uucp", "ftp":
+		return true
+	}
+	return false
 }
 
 // Reset implements smtpserver.Session.
@@ -140,11 +177,12 @@ func (s *session) Close() error {
 }
 
 // Extensions implements smtpserver.ExtensionSession: notices of success (RFC
-// 3461) are not sent from here, so DSN is not promised.
+// 3461) are not sent from here, so DSN is not promised, nor is RRVS without
+// OwnedSince.
 func (s *session) Extensions(offered []string) []string {
 	kept := make([]string, 0, len(offered))
 	for _, e := range offered {
-		if e != smtp.ExtDSN {
+		if e != smtp.ExtDSN && (e != smtp.ExtRRVS || s.b.OwnedSince != nil) {
 			kept = append(kept, e)
 		}
 	}

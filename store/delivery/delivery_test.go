@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postrider/postrider/auth/verify"
 	"github.com/postrider/postrider/mime"
@@ -198,6 +199,43 @@ func TestRecipients(t *testing.T) {
 			t.Errorf("%s, behind an alias, has %d messages", user, n)
 		}
 	}
+}
+
+// TestOwner: mail for a former owner of a mailbox is refused (RFC 7293 §5.1),
+// but for the addresses of offices.
+func TestOwner(t *testing.T) {
+	st, recipients := mailboxes(t, "alice", "bob", "broken", "abuse")
+	b := &Backend{Recipients: recipients, Target: To(st)}
+	talk := func() *client {
+		srv := &smtpserver.Server{Backend: b, Hostname: "mx.example.org", Log: quiet(), Extensions: append(smtpserver.DefaultExtensions(), smtp.ExtRRVS)}
+		ours, theirs := net.Pipe()
+		go srv.ServeConn(theirs)
+		t.Cleanup(func() { ours.Close(); srv.Close() })
+		c := &client{t, ours, bufio.NewReader(ours)}
+		c.reply("220")
+		c.cmd("EHLO x", "250")
+		c.cmd("MAIL FROM:<>", "250")
+		return c
+	}
+	talk().cmd("RCPT TO:<alice@example.org> RRVS=2014-04-03T23:01:00Z", "555") // not offered
+	b.OwnedSince = func(_ context.Context, to smtp.Address) (time.Time, error) {
+		switch to.Local {
+		case "alice", "abuse":
+			return time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC), nil
+		case "broken":
+			return time.Time{}, errors.New("database is away")
+		}
+		return time.Time{}, nil
+	}
+	c := talk()
+	c.cmd("RCPT TO:<alice@example.org> RRVS=2014-04-03T23:01:00Z", "550 5.7.17")
+	c.cmd("RCPT TO:<alice@example.org> RRVS=2015-01-01T00:00:00Z", "250")
+	c.cmd("RCPT TO:<alice@example.org> RRVS=2016-04-03T23:01:00Z;C", "250")
+	c.cmd("RCPT TO:<alice@example.org>", "250")
+	c.cmd("RCPT TO:<bob@example.org> RRVS=2014-04-03T23:01:00Z", "550 5.7.19")
+	c.cmd("RCPT TO:<nobody@example.org> RRVS=2014-04-03T23:01:00Z", "550 5.1.1")
+	c.cmd("RCPT TO:<broken@example.org> RRVS=2014-04-03T23:01:00Z", "451 4.3.0")
+	c.cmd("RCPT TO:<abuse@example.org> RRVS=2014-04-03T23:01:00Z", "250")
 }
 
 func TestPartialFailure(t *testing.T) {
