@@ -31,7 +31,7 @@ func benchServer(b *testing.B) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	srv := &smtpserver.Server{Hostname: "mx.test", Log: slog.New(slog.DiscardHandler), Backend: smtpserver.BackendFunc(
+	srv := &smtpserver.Server{Hostname: "mx.test", Log: slog.New(slog.DiscardHandler), Extensions: append(smtpserver.DefaultExtensions(), smtp.ExtBinaryMIME), Backend: smtpserver.BackendFunc(
 		func(context.Context, *smtpserver.Conn) (smtpserver.Session, error) { return discard{}, nil })}
 	var wg sync.WaitGroup
 	wg.Go(func() { srv.Serve(l) })
@@ -49,7 +49,8 @@ func BenchmarkSend(b *testing.B) {
 	for _, bb := range []struct {
 		name string
 		size int
-	}{{"4KB", 4 << 10}, {"64KB", 64 << 10}, {"10MB", 10 << 20}} {
+		body smtp.BodyType
+	}{{"4KB", 4 << 10, ""}, {"64KB", 64 << 10, ""}, {"10MB", 10 << 20, ""}, {"4KB BDAT", 4 << 10, smtp.BodyBinary}, {"10MB BDAT", 10 << 20, smtp.BodyBinary}} {
 		b.Run(bb.name, func(b *testing.B) {
 			addr := benchServer(b)
 			c, err := (&smtpclient.Dialer{Hello: "me.test"}).Dial(b.Context(), smtpclient.Target{Addr: addr})
@@ -58,6 +59,7 @@ func BenchmarkSend(b *testing.B) {
 			}
 			defer c.Close()
 			env := envelope(b, "a@b.test", "c@d.test")
+			env.Body = bb.body
 			r := strings.NewReader(body(bb.size))
 			b.SetBytes(r.Size())
 			b.ReportAllocs()

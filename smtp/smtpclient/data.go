@@ -14,8 +14,15 @@ import (
 const chunkSize = 1 << 20
 
 // data sends the message after 354, or in chunks if it is binary, and reads the
-// outcome. What is text does not go in chunks: DATA needs no more round trips,
-// and every host knows it.
+// outcome.
+//
+// What is text does not go in chunks. They could save a round trip only if they
+// left with the envelope, before it is known that somebody is to have them; a
+// host that refuses a recipient and does not read the chunk away, as RFC 3030
+// §2 asks, would take what somebody wrote in a message for our commands, and
+// such hosts exist. Behind the replies to the envelope DATA has as many round
+// trips (TestChunksTakeNoLessTime), every host knows it, and a message with a
+// bare LF in it is put right on the way.
 func (t *transaction) data() error {
 	c := t.c
 	switch {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/postrider/postrider/smtp"
@@ -56,6 +57,46 @@ func carry(to, from net.Conn, late time.Duration) {
 		if err != nil {
 			return
 		}
+	}
+}
+
+// TestChunksTakeNoLessTime: why text goes with DATA to a host that takes
+// chunks too.
+func TestChunksTakeNoLessTime(t *testing.T) {
+	const rtt = 20 * time.Millisecond
+	took := func(t *testing.T, kind smtp.BodyType) (took time.Duration, verb string) {
+		synctest.Test(t, func(t *testing.T) {
+			srv := &smtpserver.Server{Hostname: "mx.test", Log: slog.New(slog.DiscardHandler), Extensions: append(smtpserver.DefaultExtensions(), smtp.ExtBinaryMIME),
+				Backend: smtpserver.BackendFunc(func(context.Context, *smtpserver.Conn) (smtpserver.Session, error) { return discard{}, nil })}
+			defer srv.Close()
+			d := &smtpclient.Dialer{Hello: "me.test", DialContext: func(context.Context, string, string) (net.Conn, error) {
+				c, s := link(rtt)
+				go srv.ServeConn(s)
+				return c, nil
+			}, Trace: &smtpclient.Trace{Command: func(line string) {
+				if v, _, _ := strings.Cut(line, " "); v == "DATA" || v == "BDAT" {
+					verb = v
+				}
+			}}}
+			c, err := d.Dial(t.Context(), smtpclient.Target{Addr: "mx.test:25"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			env := envelope(t, "a@b.test", "c@d.test")
+			env.Body = kind
+			began := time.Now()
+			check(t, c.Send(t.Context(), env, strings.NewReader(body(4<<10))), "250")
+			took = time.Since(began)
+		})
+		return took, verb
+	}
+	text, verb := took(t, "")
+	if verb != "DATA" || text != 2*rtt {
+		t.Errorf("text took %v with %s", text, verb)
+	}
+	if chunks, verb := took(t, smtp.BodyBinary); verb != "BDAT" || chunks < text {
+		t.Errorf("text took %v, chunks %v with %s", text, chunks, verb)
 	}
 }
 
