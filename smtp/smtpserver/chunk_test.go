@@ -38,12 +38,12 @@ func TestBDAT(t *testing.T) {
 		{name: "NOOP between", text: begun + "> BDAT 3\n> a\n< 250 2.0.0 Chunk received\n> NOOP\n< 250 2.0.0 OK\n> bdat 3 last\n> b\n< 250 2.0.0 OK", want: "data \"a\\r\\nb\\r\\n\"\nreset\nclose"},
 		{name: "RSET between", text: begun + "> BDAT 3\n> a\n< 250 2.0.0 Chunk received\n> RSET\n< 250 2.0.0 OK\n> BDAT 6 LAST\n> QUIT\n< 503 5.5.1 Say MAIL first" + begun + "> BDAT 3 LAST\n> b\n< 250 2.0.0 OK"},
 		{name: "QUIT between", text: begun + "> BDAT 3\n> a\n< 250 2.0.0 Chunk received\n> QUIT\n< 221 2.0.0 Goodbye\n!", want: "data failed: smtpserver: QUIT before the last chunk\nclose"},
-		{name: "others between", text: begun + "> BDAT 3\n> a\n< 250 2.0.0 Chunk received\n> MAIL FROM:<x@y.test>\n< 503 5.5.1 …\n> DATA\n< 503 5.5.1 …\n> a\\0b\n< 500 5.5.2 …\n> BDAT 0 LAST\n< 250 2.0.0 OK", want: "data \"a\\r\\n\"\nreset\nclose"},
+		{name: "others between", text: begun + "> BDAT 3\n> a\n< 250 2.0.0 Chunk received\n> MAIL FROM:<x@y.test>\n< 503 5.5.1 Only BDAT, RSET, NOOP and QUIT before the last chunk\n> DATA\n< 503 5.5.1 …\n> a\\0b\n< 500 5.5.2 …\n> BDAT 0 LAST\n< 250 2.0.0 OK", want: "data \"a\\r\\n\"\nreset\nclose"},
 		{name: "cut", text: begun + "> BDAT 30\n> a\nx", want: "data failed: unexpected EOF\nclose"},
 		{name: "cut between", text: begun + "> BDAT 3\n> a\n< 250 2.0.0 Chunk received\nx", want: "data failed: smtpserver: connection given up within a message\nclose"},
 		{name: "before EHLO's MAIL", text: "> BDAT 12\n> MAIL FROM:\n< 503 5.5.1 Say MAIL first" + noop, want: "close"},
 		{name: "without recipients", text: "> MAIL FROM:<a@one.test>\n< 250 2.1.0 …\n> BDAT 6 LAST\n> RSET\n< 554 5.5.1 No valid recipients" + noop},
-		{name: "no size", text: begun + "> BDAT\n> QUIT\n< 501 5.5.4 …\n!"},
+		{name: "no size", text: begun + "> BDAT\n> QUIT\n< 501 5.5.4 Syntax: BDAT size [LAST], closing connection since the chunk has no end\n!"},
 		{name: "negative size", text: begun + "> BDAT -1\n< 501 5.5.4 …\n!"},
 		{name: "signed size", text: begun + "> BDAT +1 LAST\n< 501 5.5.4 …\n!"},
 		{name: "what behind", text: begun + "> BDAT 6 FIRST\n> RSET\n< 501 5.5.4 …\n!"},
@@ -88,13 +88,18 @@ func TestBDATBinary(t *testing.T) {
 	}
 }
 
+func TestBDATNotOffered(t *testing.T) {
+	s := &smtpserver.Server{Extensions: []string{"PIPELINING"}}
+	script(t, s, &backend{}, "< 220 …\n> EHLO x\n< 250-mx.test\n< 250 PIPELINING\n"+begun+"> BDAT 6 LAST\n> QUIT\n< 502 5.5.1 BDAT not offered"+noop)
+}
+
 func TestBDATLMTP(t *testing.T) {
 	two := strings.Replace(begun, "\t> RCPT", "\t> RCPT TO:<c@two.test>\n< 250 2.1.5 …\n\t> RCPT", 1)
 	h := strings.Replace(strings.Replace(hello, "EHLO", "LHLO", 1), "ESMTP", "LMTP", 1)
 	script(t, &smtpserver.Server{LMTP: true}, &backend{}, h+two+"> BDAT 3\n> a\n< 250 2.0.0 Chunk received\n> BDAT 3 LAST\n> b\n< 250 2.0.0 OK\n< 250 2.0.0 OK"+
 		"\n> MAIL FROM:<>\n< 250 …\n> BDAT 6 LAST\n> QUIT\n< 503 5.5.1 No valid recipients"+noop)
 	b := &backend{data: func(context.Context, io.Reader) (smtp.Reply, error) { return smtp.Reply{Code: 550}, nil }}
-	script(t, &smtpserver.Server{LMTP: true}, b, h+two+"> BDAT 3\n> a\n< 550 5.0.0 OK\n> BDAT 3 LAST\n> b\n< 503 …"+two+"> BDAT 3 LAST\n> a\n< 550 5.0.0 OK\n< 550 5.0.0 OK"+noop)
+	script(t, &smtpserver.Server{LMTP: true}, b, h+two+"> BDAT 3\n> a\n< 550 5.0.0 Refused\n> BDAT 3 LAST\n> b\n< 503 …"+two+"> BDAT 3 LAST\n> a\n< 550 5.0.0 Refused\n< 550 5.0.0 Refused"+noop)
 }
 
 // TestLineEnds: the vectors of SEC Consult's SMTP smuggling (2023) and of its

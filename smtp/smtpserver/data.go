@@ -204,6 +204,9 @@ func orAccepted(r smtp.Reply) smtp.Reply {
 	if r.Code < 200 || r.Code > 599 || r.Code/100 == 3 {
 		r.Code = 250
 	}
+	if r.Code >= 400 {
+		return smtp.ReplyFor(&smtp.Error{Code: r.Code, Enhanced: r.Enhanced, Text: r.Text})
+	}
 	if r.Text == "" {
 		r.Text = "OK"
 	}
