@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -107,20 +108,37 @@ func FuzzSession(f *testing.F) {
 		"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nBDAT 1200\r\n" + strings.Repeat("x", 1200) + "BDAT 2 LAST\r\n\r\nETRN x\r\nXCLIENT ADDR=1.2.3.4\r\n",
 		"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.test>\r\nRCPT TO:<c@b.test>\r\nBDAT 3\r\na\r\nBDAT 3 LAST\r\na\r\n",
 		strings.Repeat("x", 5000) + "\r\nEHLO x\r\nDATA\r\n",
+		"XCLIENT NAME=a.test ADDR=IPV6:2001:db8::1 PORT=25 HELO=c.test LOGIN=bob DESTADDR=192.0.2.7 DESTPORT=587\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nXCLIENT ADDR=1.2.3.4\r\nDATA\r\n.\r\nXCLIENT ADDR=[UNAVAILABLE] LOGIN=[TEMPUNAVAIL]\r\nEHLO x\r\nMAIL FROM:<a@b.test>\r\n",
+		"EHLO x\r\nXFORWARD NAME=a+20b ADDR=1.2.3.4 IDENT=x SOURCE=REMOTE\r\nXFORWARD HELO=y\r\nMAIL FROM:<>\r\nRCPT TO:<c@d.test>\r\nDATA\r\n.\r\nXCLIENT ADDR=x\r\nXCLIENT PORT=99999\r\nXCLIENT HELO=+00\r\nXCLIENT NAME=refuse.test\r\nNOOP\r\n",
 	} {
-		for mode := range byte(16) {
+		for mode := range byte(32) {
 			f.Add([]byte(s), mode)
 		}
 	}
 	tlsConfig := testTLS()
 	f.Fuzz(func(t *testing.T, in []byte, mode byte) {
-		st := &strict{fail: t.Errorf, early: mode&2 != 0, ends: smtpserver.LineEnds((mode >> 2) % 3)}
+		var sessions []*strict
 		s := &smtpserver.Server{
 			Hostname: "mx.test", Log: quiet(), LMTP: mode&1 != 0, TLS: tlsConfig,
 			Auth: &authenticator{mechs: []string{"PLAIN", "SCRAM-TEST"}}, InsecureAuth: true, AuthDelay: -1,
 			MaxMessageBytes: 1000, MaxTextLine: 100, MaxHeaderBytes: 300, LineEnds: smtpserver.LineEnds((mode >> 2) % 3),
 			Extensions: append(smtpserver.DefaultExtensions(), "BINARYMIME", "DELIVERBY", "MT-PRIORITY", "RRVS", "NO-SOLICITING"),
-			Backend:    smtpserver.BackendFunc(func(context.Context, *smtpserver.Conn) (smtpserver.Session, error) { return st, nil }),
+			Trusted:    []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+			Backend: smtpserver.BackendFunc(func(_ context.Context, c *smtpserver.Conn) (smtpserver.Session, error) {
+				// XCLIENT begins another, when the one before has ended.
+				if n := len(sessions); n > 0 && !sessions[n-1].closed {
+					t.Error("a session beside another")
+				}
+				if c.Name() == "refuse.test" {
+					return nil, &smtp.Error{Code: 550, Text: "no"}
+				}
+				if mode&16 == 0 && (c.Name() != "" || c.Peer() != c.Remote() || c.Forwarded() != nil) {
+					t.Error("a stranger speaks for another")
+				}
+				st := &strict{fail: t.Errorf, early: mode&2 != 0, ends: smtpserver.LineEnds((mode >> 2) % 3)}
+				sessions = append(sessions, st)
+				return st, nil
+			}),
 		}
 		ours, theirs := net.Pipe()
 		read := make(chan struct{})
@@ -128,11 +146,17 @@ func FuzzSession(f *testing.F) {
 			defer close(read)
 			checkReplies(t, ours)
 		}()
-		s.ServeConn(&eofConn{Conn: theirs, r: bytes.NewReader(in)})
+		from := &net.TCPAddr{IP: net.IPv4(198, 51, 100, 1), Port: 4711}
+		if mode&16 != 0 {
+			from.IP = net.IPv4(192, 0, 2, 1)
+		}
+		s.ServeConn(&eofConn{Conn: theirs, r: bytes.NewReader(in), from: from})
 		ours.Close()
 		<-read
-		if !st.closed {
-			t.Error("session not closed")
+		for _, st := range sessions {
+			if !st.closed {
+				t.Error("session not closed")
+			}
 		}
 	})
 }
@@ -140,8 +164,11 @@ func FuzzSession(f *testing.F) {
 // eofConn reads from r, then the end.
 type eofConn struct {
 	net.Conn
-	r io.Reader
+	r    io.Reader
+	from net.Addr
 }
+
+func (c *eofConn) RemoteAddr() net.Addr { return c.from }
 
 func (c *eofConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
