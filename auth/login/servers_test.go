@@ -1,8 +1,10 @@
 package login_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -405,4 +407,67 @@ func TestLookupCancelled(t *testing.T) {
 		t.Error("logged in")
 	}
 	wg.Wait()
+}
+
+// TestAttemptsWithoutPassword: who guesses with EXTERNAL or ANONYMOUS is
+// turned away after as many tries as with a password.
+func TestAttemptsWithoutPassword(t *testing.T) {
+	sc, cc := serverTLS(t)
+	guests := &login.Anonymous{Admit: func(_ context.Context, _ *login.Conn, trace string) (login.Identity, error) {
+		if trace != "friend" {
+			return login.Identity{}, login.ErrCredentials
+		}
+		return login.Identity{User: "guest"}, nil
+	}}
+	s := startServers(t, append(everything(t)[:1], guests), sc)
+	b64 := base64.StdEncoding.EncodeToString
+	for _, mech := range []struct{ name, wrong, right string }{
+		{"EXTERNAL", b64([]byte("mallory")), b64([]byte("alice"))},
+		{"ANONYMOUS", b64([]byte("foe")), b64([]byte("friend"))},
+	} {
+		talk := func(lines ...string) (codes string) {
+			nc, err := net.Dial("tcp", s.addr["smtp"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nc.Close()
+			var c io.ReadWriter = nc
+			r := bufio.NewReader(nc)
+			reply := func() string {
+				for {
+					line, err := r.ReadString('\n')
+					if err != nil {
+						return "cut"
+					}
+					if line[3] == ' ' {
+						return line[:3]
+					}
+				}
+			}
+			say := func(line string) string {
+				io.WriteString(c, line+"\r\n")
+				return reply()
+			}
+			reply()
+			say("EHLO x")
+			say("STARTTLS")
+			tc := tls.Client(nc, cc)
+			c, r = tc, bufio.NewReader(tc)
+			say("EHLO x")
+			for _, l := range lines {
+				codes += " " + say(l)
+			}
+			return codes + " " + reply()
+		}
+		wrong := "AUTH " + mech.name + " " + mech.wrong
+		if got := talk(wrong, wrong, wrong); got != " 535 535 535 421" {
+			t.Errorf("%s: %s", mech.name, got)
+		}
+		if got := talk(wrong, wrong, "AUTH "+mech.name+" "+mech.right, wrong, "QUIT"); got != " 535 535 235 503 221 cut" {
+			t.Errorf("%s: %s", mech.name, got)
+		}
+		if got := talk("AUTH "+mech.name+" %%%", "AUTH "+mech.name, "*", "QUIT"); got != " 501 334 501 221 cut" {
+			t.Errorf("%s, malformed: %s", mech.name, got)
+		}
+	}
 }
