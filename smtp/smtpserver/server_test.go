@@ -3,18 +3,25 @@ package smtpserver_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	netsmtp "net/smtp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/postrider/postrider/auth/login"
 	"github.com/postrider/postrider/smtp"
 	"github.com/postrider/postrider/smtp/smtpserver"
+	"github.com/postrider/postrider/smtp/smtptest"
 )
 
 // serve runs s on a loopback socket until the test ends.
@@ -353,5 +360,119 @@ func TestZeroServer(t *testing.T) {
 	}
 	if err := s.Serve(l); !errors.Is(err, smtpserver.ErrServerClosed) {
 		t.Error(err)
+	}
+}
+
+// serials lets in whoever names the serial number of the certificate that the
+// server believes to have sent.
+type serials struct{ c *login.Conn }
+
+func (serials) Mechanisms(*login.Conn) []string { return []string{"PLAIN"} }
+func (serials) Start(_ context.Context, _ string, c *login.Conn) (login.Exchange, error) {
+	return serials{c}, nil
+}
+func (s serials) Next(response []byte) ([]byte, bool, error) {
+	if s.c.Cert == nil || !strings.HasSuffix(string(response), "\x00"+s.c.Cert.SerialNumber.String()) {
+		return nil, false, fmt.Errorf("%w: %q", login.ErrCredentials, response)
+	}
+	return nil, true, nil
+}
+func (serials) Identity() login.Identity { return login.Identity{User: "u"} }
+
+// TestCertificateReload: a certificate that is changed while mail comes in is
+// used by the next connection, no message is lost over it, and each login
+// knows the one of its own connection. Sessions resume over the change.
+func TestCertificateReload(t *testing.T) {
+	const generations, senders = 20, 4
+	certs, pool := make([]tls.Certificate, generations), x509.NewCertPool()
+	number := map[string]int{} // of each serial number
+	for i := range certs {
+		cert, _, err := smtptest.Certificate("mx.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := x509.ParseCertificate(cert.Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool.AddCert(leaf)
+		certs[i], number[leaf.SerialNumber.String()] = cert, i
+	}
+	var current, messages atomic.Int32
+	done := make(chan struct{})
+	b := &backend{data: func(_ context.Context, r io.Reader) (smtp.Reply, error) {
+		_, err := io.Copy(io.Discard, r)
+		switch n := messages.Add(1); {
+		case n == 10*generations:
+			close(done)
+		case n < 10*generations && n%10 == 0:
+			current.Add(1)
+		}
+		return smtp.Reply{}, err
+	}}
+	addr := serve(t, &smtpserver.Server{Hostname: "mx.test", Log: quiet(), Backend: b, Auth: serials{}, TLS: &tls.Config{
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certs[current.Load()], nil }}})
+	var sent, resumed atomic.Int32
+	send := func(cache tls.ClientSessionCache) error {
+		oldest := int(current.Load())
+		c, err := netsmtp.Dial(addr)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if err := c.StartTLS(&tls.Config{ServerName: "mx.test", RootCAs: pool, ClientSessionCache: cache}); err != nil {
+			return err
+		}
+		state, _ := c.TLSConnectionState()
+		serial := state.PeerCertificates[0].SerialNumber.String()
+		if state.DidResume {
+			resumed.Add(1) // nothing was sent, and in TLS 1.3 nothing is known
+		} else {
+			if n := number[serial]; n < oldest {
+				return fmt.Errorf("certificate %d, although there was %d", n, oldest)
+			}
+			if err := c.Auth(netsmtp.PlainAuth("", "u", serial, "127.0.0.1")); err != nil {
+				return err
+			}
+		}
+		for range 3 {
+			if err := errors.Join(c.Mail("a@one.test"), c.Rcpt("b@two.test")); err != nil {
+				return err
+			}
+			w, err := c.Data()
+			if err != nil {
+				return err
+			}
+			io.WriteString(w, "x\r\n")
+			if err := w.Close(); err != nil {
+				return err
+			}
+			sent.Add(1)
+		}
+		return c.Quit()
+	}
+	var wg sync.WaitGroup
+	for i := range senders {
+		wg.Go(func() {
+			var cache tls.ClientSessionCache
+			if i%2 == 0 {
+				cache = tls.NewLRUClientSessionCache(1)
+			}
+			for {
+				if err := send(cache); err != nil {
+					t.Error(err)
+					return
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if messages.Load() != sent.Load() || resumed.Load() == 0 {
+		t.Errorf("%d sent, %d arrived, %d connections resumed", sent.Load(), messages.Load(), resumed.Load())
 	}
 }
