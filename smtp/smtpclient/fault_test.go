@@ -35,6 +35,8 @@ func TestHostileHost(t *testing.T) {
 		{"closes at once", "CLOSE", "451 4.4.2 host", 0},
 		{"half a banner", `RAW "220 mx"`, "451 4.4.2 host", 0},
 		{"banner 554", "S: 554 go away", "554 host", 0},
+		{"banner 521", "S: 521 5.3.2 host does not accept mail", "521 5.3.2 host", 0}, // RFC 7504 §3
+		{"RCPT 556", ready + "C: MAIL*\nC: RCPT*\nC: DATA\nS: 250 ok\nS: 556 5.1.10 domain does not accept mail\nS: 503 no", "556 5.1.10 recipient", 0},
 		{"banner 421", "S: 421 4.3.2 later", "421 4.3.2 host", 0},
 		{"banner 250", "S: 250 hi", "451 4.5.0 host", 0},
 		{"banner hangs", "HANG", "451 4.4.2 host", 5 * time.Minute},

@@ -199,8 +199,11 @@ func (c *Conn) greet() bool {
 			c.write(r)
 			return false
 		}
-		// RFC 5321 §3.1: a 554 banner, and then only QUIT is of use.
-		r.Code = 554
+		// RFC 5321 §3.1: a 554 banner, and then only QUIT is of use; 521 of a
+		// host that takes no mail from anybody (RFC 7504 §3).
+		if r.Code != 521 {
+			r.Code = 554
+		}
 		c.state = stateRefused
 		c.write(r)
 		return true

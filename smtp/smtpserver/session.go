@@ -11,9 +11,10 @@ import (
 // goroutines.
 type Backend interface {
 	// NewSession is called once per connection, before the banner and after
-	// the handshake of ImplicitTLS. An error is the banner instead: 554, after
-	// which only QUIT is answered, or 421 when it is temporary, and the
-	// connection ends. ctx ends when the connection does.
+	// the handshake of ImplicitTLS. An error is the banner instead: 554, or 521
+	// if that is its code (RFC 7504), after which only QUIT is answered, or 421
+	// when it is temporary, and the connection ends. ctx ends when the
+	// connection does.
 	NewSession(ctx context.Context, c *Conn) (Session, error)
 }
 
