@@ -2,7 +2,7 @@
 // wrote: swaks, curl, msmtp, mpop, fetchmail, getmail, mbsync, offlineimap,
 // neomutt, nodemailer, imapflow, OpenDKIM, python3-dkim and python3-spf; and the
 // SMTP packages with Postfix, Exim, smtp-source, smtp-sink, rspamd, smtplib,
-// npm's smtp-server and mox's client. It is a module of its own, so that
+// npm's smtp-server and mox. It is a module of its own, so that
 // nothing of it reaches an importer.
 //
 //	cd internal/interop && (cd node && npm ci) && go test ./...
