@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ type sink struct {
 
 type sunk struct {
 	protocol, user, hello string
+	remote                string // address and port, and the name that XCLIENT gave
 	from                  smtp.Address
 	options               smtp.MailOptions
 	to                    []smtp.Recipient
@@ -86,7 +88,7 @@ type sinkSession struct {
 }
 
 func (s *sinkSession) Mail(_ context.Context, from smtp.Address, o smtp.MailOptions) error {
-	s.m = sunk{from: from, options: o, hello: s.c.Hello()}
+	s.m = sunk{from: from, options: o, hello: s.c.Hello(), remote: strings.TrimSpace(s.c.Remote().String() + " " + s.c.Name())}
 	if id, ok := s.c.Identity(); ok {
 		s.m.user = id.User + " " + id.Mechanism
 	}
