@@ -75,12 +75,17 @@ func memory() int64 {
 }
 
 // TestIdleBuffers: a connection that waits between commands is served as any,
-// over a real socket, whatever the pieces in which its lines come.
+// over a real socket, with TLS too, whatever the pieces in which its lines
+// come.
 func TestIdleBuffers(t *testing.T) {
-	b := &backend{}
-	s := &smtpserver.Server{Backend: b, Timeout: time.Minute}
+	t.Run("plain", func(t *testing.T) { idleBuffers(t, &smtpserver.Server{}, "") })
+	t.Run("TLS", func(t *testing.T) { idleBuffers(t, &smtpserver.Server{TLS: testTLS(), ImplicitTLS: true}, "*\n") })
+}
+
+func idleBuffers(t *testing.T, s *smtpserver.Server, first string) {
+	s.Backend, s.Timeout = &backend{}, time.Minute
 	p := dial(t, serve(t, s))
-	p.must(t, hello+"> NO\\\n")
+	p.must(t, first+hello+"> NO\\\n")
 	p.must(t, "> OP\n< 250 2.0.0 OK\n> NOOP\n> NOOP\n> NO\\\n< 250 2.0.0 OK\n< 250 2.0.0 OK\n> OP\n< 250 2.0.0 OK\n")
 	long := ""
 	for range 400 {
