@@ -7,6 +7,9 @@
 //
 //	cd internal/interop && (cd node && npm ci) && go test ./...
 //
+// mox's server is built by "go build -o /usr/local/bin/mox
+// github.com/mjl-/mox" in the folder mox, which pins its version.
+//
 // A program that is not installed is a skipped test, and a failed one when
 // POSTRIDER_REQUIRE is set.
 package interop

@@ -2,12 +2,20 @@ package smtpclient_test
 
 import (
 	"bytes"
+	"context"
+	"io"
+	"log/slog"
 	"math/rand/v2"
+	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/postrider/postrider/smtp"
 	"github.com/postrider/postrider/smtp/smtpclient"
+	"github.com/postrider/postrider/smtp/smtpserver"
 	"github.com/postrider/postrider/smtp/smtptest"
 )
 
@@ -60,4 +68,45 @@ func TestExtensionsOfOurs(t *testing.T) {
 	if n := srv.Connections(); n != 2 {
 		t.Errorf("%d connections", n)
 	}
+}
+
+// TestMailMax: a pool and a server that announces how many messages it takes
+// on a connection agree; a client that does not look loses nothing.
+func TestMailMax(t *testing.T) {
+	for _, announced := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			var messages, conns atomic.Int32
+			srv := &smtpserver.Server{Hostname: "mx.test", MaxMessages: 3, Log: slog.New(slog.DiscardHandler),
+				Backend: smtpserver.BackendFunc(func(context.Context, *smtpserver.Conn) (smtpserver.Session, error) {
+					conns.Add(1)
+					return counted{messages: &messages}, nil
+				})}
+			if !announced {
+				srv.Extensions = []string{smtp.ExtPipelining}
+			}
+			defer srv.Close()
+			pool := &smtpclient.Pool{MaxGroup: 1, Dialer: smtpclient.Dialer{Hello: "me.test", DialContext: func(context.Context, string, string) (net.Conn, error) {
+				ours, theirs := net.Pipe()
+				go srv.ServeConn(theirs)
+				return ours, nil
+			}}}
+			defer pool.Close()
+			for range 10 {
+				check(t, pool.Send(t.Context(), smtpclient.Target{Addr: "mx.test:25"}, envelope(t, "a@b.test", "c@d.test"), strings.NewReader(message)), "250")
+			}
+			if messages.Load() != 10 || conns.Load() != 4 {
+				t.Errorf("announced %v: %d messages on %d connections", announced, messages.Load(), conns.Load())
+			}
+		})
+	}
+}
+
+type counted struct {
+	discard
+	messages *atomic.Int32
+}
+
+func (c counted) Data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
+	c.messages.Add(1)
+	return c.discard.Data(ctx, r)
 }
