@@ -22,6 +22,7 @@ type job struct {
 	// For the scheduler, once it is done: what it says of the site, and when
 	// the entry is due again.
 	verdict     verdict
+	tried       bool
 	next, alarm time.Time
 }
 
@@ -45,16 +46,24 @@ func (r *run) do(leased context.Context, j *job) {
 	switch {
 	case !end.IsZero() && !now.Before(end):
 		r.q.settle(o, make([]fate, len(e.Envelope.To)), now)
+	case e.ended():
+		r.q.settle(o, make([]fate, len(e.Envelope.To)), now)
 	case j.lane == nil:
 		r.q.alarmed(o, now)
 	case r.pausedEntry(e):
-		o.Held = true
+		o.Held, o.Suspended = true, true
 		r.q.event(o, EventHeld, now, smtp.Recipient{}, smtp.Result{})
 	default:
-		r.attempt(ctx, j, o)
+		r.attempt(ctx, j, o, make([]fate, len(e.Envelope.To)))
 	}
-	if r.finish(o) && len(o.Done) < len(e.Envelope.To) && !o.Held {
+	if !r.finish(o) {
+		return
+	}
+	if len(o.Done) < len(e.Envelope.To) && !o.Held {
 		j.next, j.alarm = o.Due, o.Alarm
+	}
+	if o.Suspended && !r.pausedEntry(e) { // the rule ended meanwhile
+		r.resume(r.base, []Filter{{IDs: []ID{e.ID}}})
 	}
 }
 
@@ -64,53 +73,70 @@ type fate struct {
 	result smtp.Result
 }
 
-// attempt delivers once and notes the outcome.
-func (r *run) attempt(ctx context.Context, j *job, o *Outcome) {
+// attempt delivers once, to those who have no fate yet, and notes the outcome.
+func (r *run) attempt(ctx context.Context, j *job, o *Outcome, fates []fate) {
 	e := j.lease.Entry
-	body := &lazyBody{ctx: ctx, storage: r.q.Storage, m: e.Message}
 	env := e.Envelope
-	results := r.deliver(ctx, &env, body)
+	var sent []int // of the recipients
+	for i := range fates {
+		if fates[i].kind == 0 {
+			sent = append(sent, i)
+		}
+	}
+	if len(sent) < len(fates) {
+		env.To = make([]smtp.Recipient, len(sent))
+		for k, i := range sent {
+			env.To[k] = e.Envelope.To[i]
+		}
+	}
+	if len(sent) == 0 {
+		r.q.settle(o, fates, time.Now())
+		return
+	}
+	body := &lazyBody{ctx: ctx, storage: r.q.Storage, m: e.Message}
+	results := r.deliver(ctx, e, &env, body)
 	unread := body.close()
 	now := time.Now()
 
-	fates := make([]fate, len(e.Envelope.To))
-	tried := false
-	for i := range fates {
+	tried := len(sent) < len(fates)
+	delivered := false
+	for k, i := range sent {
 		f := &fates[i]
 		switch {
-		case i < len(results):
-			f.result = results[i]
+		case k < len(results):
+			f.result = results[k]
 		default:
-			f.result.Err = fmt.Errorf("queue: the transport returned %d results for %d recipients", len(results), len(fates))
+			f.result.Err = fmt.Errorf("queue: the transport returned %d results for %d recipients", len(results), len(sent))
 		}
 		if f.result.Err != nil && unread != nil {
 			f.result.Err = &smtp.Error{Code: 451, Enhanced: smtp.EnhancedCode{4, 3, 0},
 				Text: "Cannot read the message", Scope: smtp.ScopeMessage, Err: unread}
 		}
 		f.kind = kindOf(f.result.Err, ctx)
-		tried = tried || f.kind != 0
+		delivered = delivered || f.kind == EventDelivered
+		if f.kind != 0 {
+			tried, j.tried = true, true
+		}
 		j.verdict = max(j.verdict, verdictOf(f.result.Err))
 	}
 	if unread != nil && !errors.Is(unread, context.Canceled) {
 		j.verdict = vNone
 		r.q.log().Error("queue: reading a message", "message", e.Message.ID, "err", unread)
 	}
-	if anyDelivered(fates) {
+	if delivered {
 		j.verdict = vWell
 	}
 	if !tried { // cut short: put back as it was
 		return
 	}
-	o.Attempt++
+	if j.tried {
+		o.Attempt++
+	}
 	r.q.settle(o, fates, now)
 }
 
-func anyDelivered(fates []fate) bool {
-	return slices.ContainsFunc(fates, func(f fate) bool { return f.kind == EventDelivered })
-}
-
 // deliver calls the transport; it panics for nobody.
-func (r *run) deliver(ctx context.Context, env *smtp.Envelope, body *lazyBody) (results []smtp.Result) {
+func (r *run) deliver(ctx context.Context, e *Entry, env *smtp.Envelope, body *lazyBody) (results []smtp.Result) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.q.log().Error("queue: the transport panicked", "panic", p)
@@ -121,6 +147,11 @@ func (r *run) deliver(ctx context.Context, env *smtp.Envelope, body *lazyBody) (
 			}
 		}
 	}()
+	if r.q.For != nil {
+		if t := r.q.For(e); t != nil {
+			return t.Deliver(ctx, env, body)
+		}
+	}
 	return r.q.Transport.Deliver(ctx, env, body)
 }
 
@@ -176,7 +207,6 @@ func (q *Queue) settle(o *Outcome, fates []fate, now time.Time) {
 		gaveUp = delay <= 0 || q.MaxAttempts > 0 && o.Attempt >= q.MaxAttempts
 	}
 	o.Done, o.Last = nil, nil
-	o.Due = now
 	if delay > 0 && !gaveUp {
 		o.Due = now.Add(delay)
 	}
@@ -187,6 +217,11 @@ func (q *Queue) settle(o *Outcome, fates []fate, now time.Time) {
 			f.result = smtp.Result{}
 			if i < len(e.Last) {
 				f.result = e.Last[i]
+			}
+		}
+		if e := final(&f.result); f.kind == 0 && e != nil {
+			if f.kind = EventFailed; expired(e) {
+				f.kind = EventExpired
 			}
 		}
 		if tooOld && f.kind == 0 || gaveUp && f.kind == EventDeferred {

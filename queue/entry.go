@@ -104,7 +104,8 @@ type Entry struct {
 	// Envelope holds the recipients that are not done yet.
 	Envelope smtp.Envelope
 	// Last is the last result of each of them, aligned; nil before the first
-	// attempt.
+	// attempt. A recipient whose last result is final is not tried any more:
+	// the queue that leases the entry next is to say so. See Edit.End.
 	Last []smtp.Result
 	// Since is when the entry's age began: it was stored then, or was to be
 	// sent then.
@@ -116,11 +117,23 @@ type Entry struct {
 	Alarm time.Time
 	// Held entries are neither leased nor looked at until they are released.
 	Held bool
+	// Suspended says that a rule of [Editor].Pause holds it: see Edit.Resume.
+	Suspended bool
 	// Attempt counts the attempts made.
 	Attempt int
 	// Owner, set at Put, makes the entry born leased to that owner, with
 	// the Token 1. Storages report who leases an entry in it.
 	Owner Owner
+}
+
+// ended reports whether a recipient is left whose last result is final.
+func (e *Entry) ended() bool {
+	for i := range e.Last {
+		if final(&e.Last[i]) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Submission is what Put stores in one step. After Put its Body belongs to

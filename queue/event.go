@@ -9,15 +9,20 @@ import (
 // EventKind says what happened.
 type EventKind uint8
 
-// The kinds of events. All but EventQueued speak of one recipient.
+// The kinds of events. Those of an entry have no To, all others speak of one
+// recipient.
 const (
-	EventQueued    EventKind = iota + 1 // an entry was stored
-	EventDelivered                      // the hop took it
-	EventDeferred                       // it failed for now and is tried again
-	EventFailed                         // it failed for good
-	EventExpired                        // it became too old, or was tried too often
-	EventDelayed                        // it is late: notices are sent if wanted
-	EventHeld                           // it was set aside by a pause rule
+	EventQueued     EventKind = iota + 1 // an entry was stored
+	EventDelivered                       // the hop took it
+	EventDeferred                        // it failed for now and is tried again
+	EventFailed                          // it failed for good
+	EventExpired                         // it became too old, or was tried too often
+	EventDelayed                         // it is late: notices are sent if wanted
+	EventHeld                            // an entry was set aside, by a rule or by hand
+	EventReleased                        // a held entry goes on
+	EventMoved                           // an entry was rerouted, or its recipient To was redirected
+	EventDropped                         // an entry was removed by hand
+	EventSuppressed                      // it must not be written to: it was not tried
 )
 
 func (k EventKind) String() string {
@@ -36,6 +41,14 @@ func (k EventKind) String() string {
 		return "delayed"
 	case EventHeld:
 		return "held"
+	case EventReleased:
+		return "released"
+	case EventMoved:
+		return "moved"
+	case EventDropped:
+		return "dropped"
+	case EventSuppressed:
+		return "suppressed"
 	}
 	return "unknown"
 }
@@ -49,7 +62,7 @@ type Event struct {
 	Entry   ID
 	Lane    Lane
 	From    smtp.Address
-	// To is the recipient, zero in EventQueued.
+	// To is the recipient; zero = the event speaks of the entry.
 	To smtp.Address
 	// Attempt counts from 1; 0 = none was made yet.
 	Attempt int

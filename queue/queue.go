@@ -16,6 +16,11 @@ type Queue struct {
 	Storage   Storage
 	Transport Transport
 
+	// For chooses the Transport of an entry, by its Lane or whatever else it
+	// says; nil, or a nil result = Transport. Sites are named by Transport all
+	// the same.
+	For func(e *Entry) Transport
+
 	// Hostname names this host in notices; "" = os.Hostname.
 	Hostname string
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,8 @@ type run struct {
 	failing   atomic.Int32 // Finish calls that failed and are being retried
 	kicked    chan struct{}
 	relist    atomic.Bool // list the lanes at the next kick
+	revive    atomic.Bool // ask sites that are down at the next kick
+	renewNow  chan struct{}
 	deliverWG sync.WaitGroup
 
 	mu       sync.Mutex
@@ -29,12 +32,13 @@ type run struct {
 	endLease context.CancelFunc
 	active   map[ID]context.CancelFunc
 	paused   []Filter
+	ended    []Filter // rules that are gone, and may have left entries held; of renew
 	finished []*job
 	grouped  []*lane
 }
 
 func newRun(q *Queue) *run {
-	r := &run{q: q, done: make(chan struct{}), kicked: make(chan struct{}, 1), active: make(map[ID]context.CancelFunc)}
+	r := &run{q: q, done: make(chan struct{}), kicked: make(chan struct{}, 1), renewNow: make(chan struct{}, 1), active: make(map[ID]context.CancelFunc)}
 	r.base, r.cutBase = context.WithCancel(context.Background())
 	return r
 }
@@ -83,11 +87,13 @@ func retryStorage(n int) time.Duration {
 func (r *run) renew(stop <-chan struct{}) {
 	// A cut waits for deliveries whose dot is sent: they need their leases.
 	ctx, cancel := context.WithCancel(context.Background())
+	var resuming sync.WaitGroup
+	defer resuming.Wait()
 	defer cancel()
-	ended := make(chan struct{})
-	defer func() { <-ended }()
+	watched := make(chan struct{})
+	defer func() { <-watched }()
 	go func() {
-		defer close(ended)
+		defer close(watched)
 		select {
 		case <-stop:
 			cancel()
@@ -107,14 +113,19 @@ func (r *run) renew(stop <-chan struct{}) {
 		}
 		call, end := context.WithDeadline(ctx, limit)
 		info, err := r.q.Storage.Renew(call, owner, life)
-		end()
 		wait := life / 3
 		switch {
 		case err == nil:
 			fails = 0
 			until = begun.Add(life)
 			r.renewedAs(owner, &info)
+			if len(r.ended) > 0 {
+				ended := r.ended
+				r.ended = nil
+				resuming.Go(func() { r.resume(ctx, ended) })
+			}
 		case ctx.Err() != nil:
+			end()
 			return
 		case errors.Is(err, ErrLeaseLost):
 			r.lost()
@@ -131,9 +142,12 @@ func (r *run) renew(stop <-chan struct{}) {
 				wait = min(wait, time.Until(limit))
 			}
 		}
+		end()
 		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
+		case <-r.renewNow:
+			t.Stop()
 		case <-stop:
 			t.Stop()
 			return
@@ -156,11 +170,41 @@ func (r *run) renewedAs(owner Owner, info *Renewal) {
 	}
 	if !reflect.DeepEqual(r.paused, info.Paused) {
 		r.relist.Store(true)
+		for _, old := range r.paused {
+			// What this queue held by a rule that is gone, perhaps after it was.
+			if !old.ofLane() && !slices.ContainsFunc(info.Paused, func(f Filter) bool { return reflect.DeepEqual(f, old) }) {
+				r.ended = append(r.ended, old)
+			}
+		}
 	}
 	r.paused = info.Paused
 	r.mu.Unlock()
 	if r.relist.Load() {
 		r.kick()
+	}
+}
+
+// resume releases what rules held that are gone. It tries until that holds or
+// ctx is done.
+func (r *run) resume(ctx context.Context, ended []Filter) {
+	for n := 0; len(ended) > 0; {
+		_, err := r.q.resume(ctx, ended[0])
+		if err == nil {
+			ended, n = ended[1:], 0
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		r.q.log().Error("queue: releasing what a rule held", "err", err)
+		t := time.NewTimer(retryStorage(n))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+		n++
 	}
 }
 
@@ -183,9 +227,7 @@ func (r *run) lease() (owner Owner, ctx context.Context, ok bool) {
 // pausedLane reports whether a rule that knows no more than a lane stops it.
 func (r *run) pausedLane(l Lane) bool {
 	for i := range r.paused {
-		f := &r.paused[i]
-		if f.Campaign == "" && f.From.IsZero() && len(f.IDs) == 0 && !f.Held &&
-			(f.Dest == "" || f.Dest == l.Dest) && (f.Tenant == "" || f.Tenant == l.Tenant) {
+		if f := &r.paused[i]; f.ofLane() && (f.Dest == "" || f.Dest == l.Dest) && (f.Tenant == "" || f.Tenant == l.Tenant) {
 			return true
 		}
 	}

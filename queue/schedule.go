@@ -130,6 +130,9 @@ func (s *scheduler) work(leased context.Context, owner Owner, now time.Time) {
 	if !now.Before(s.listAt) && !now.Before(s.listed) {
 		s.list(leased, now)
 	}
+	if s.revive.Swap(false) {
+		s.sites.revive(now)
+	}
 	for site := s.sites.back(now); site != nil; site = s.sites.back(now) {
 		s.unpark(site, now)
 	}

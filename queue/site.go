@@ -124,6 +124,18 @@ func (ss *sites) back(now time.Time) *site {
 	return heap.Pop(&ss.down).(*site)
 }
 
+// revive lets the sites that are down be asked at once, with one delivery.
+func (ss *sites) revive(now time.Time) {
+	for _, s := range ss.byName {
+		if now.Before(s.until) {
+			s.until = now
+			if s.place != 0 {
+				heap.Fix(&ss.down, s.place-1)
+			}
+		}
+	}
+}
+
 // sweep forgets sites that were idle for long.
 func (ss *sites) sweep(now time.Time) {
 	if now.Sub(ss.swept) < time.Minute {

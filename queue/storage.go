@@ -140,10 +140,10 @@ type Outcome struct {
 	Done []int
 	// Last is the last result of each recipient that is left, aligned.
 	Last []smtp.Result
-	// Due, Alarm, Held and Attempt are written as they are.
-	Due, Alarm time.Time
-	Held       bool
-	Attempt    int
+	// Due, Alarm, Held, Suspended and Attempt are written as they are.
+	Due, Alarm      time.Time
+	Held, Suspended bool
+	Attempt         int
 	// Lane moves the entry; zero = it stays.
 	Lane Lane
 	// Put is stored in the same step. Any Staged may be its body.
@@ -156,54 +156,6 @@ type Outcome struct {
 type Waker interface {
 	// Wake returns a channel that is closed at the next such change.
 	Wake() <-chan struct{}
-}
-
-// Filter chooses entries. What is set must match; the zero Filter matches all.
-type Filter struct {
-	IDs              []ID // of entries or messages
-	Dest             string
-	Tenant, Campaign string
-	From             smtp.Address // the reverse-path
-	Held             bool         // only held ones
-}
-
-// Match reports whether f chooses e.
-func (f *Filter) Match(e *Entry) bool {
-	if f.Dest != "" && f.Dest != e.Lane.Dest || f.Tenant != "" && f.Tenant != e.Lane.Tenant ||
-		f.Campaign != "" && f.Campaign != e.Message.Campaign ||
-		!f.From.IsZero() && f.From != e.Envelope.From || f.Held && !e.Held {
-		return false
-	}
-	for _, id := range f.IDs {
-		if id == e.ID || id == e.Message.ID {
-			return true
-		}
-	}
-	return len(f.IDs) == 0
-}
-
-// Lister is a Storage that shows what it keeps.
-type Lister interface {
-	// List yields the entries that f chooses, in no order, leased ones too.
-	// No lock is held while it is consumed.
-	List(ctx context.Context, f Filter) iter.Seq2[*Entry, error]
-}
-
-// Edit is a change to entries from outside.
-type Edit struct {
-	Hold, Release bool
-	Drop          bool      // gone, without a notice to anyone
-	Due           time.Time // zero = unchanged
-	Lane          Lane      // zero = unchanged
-}
-
-// Editor is a Storage whose entries can be changed from outside.
-type Editor interface {
-	// Edit changes what f chooses and returns how many that were. A leased
-	// entry changes when its lease is finished; until then it is Revoked.
-	Edit(ctx context.Context, f Filter, e Edit) (int, error)
-	// Pause adds or removes a rule. Queues learn it when they renew.
-	Pause(ctx context.Context, f Filter, on bool) error
 }
 
 // EventLog is a Storage that keeps events until they were acknowledged, so

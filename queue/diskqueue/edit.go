@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -211,7 +212,7 @@ func (s *Storage) editFree(id queue.ID, f *queue.Filter, e queue.Edit) (bool, er
 func (s *Storage) rewrite(h *hold) error {
 	next := *h.entry
 	left := &next
-	if edit(left, h.edits) {
+	if edit(left, h.edits, s.now()) {
 		left = nil
 	}
 	b := s.db.NewBatch()
@@ -239,7 +240,7 @@ func (s *Storage) rewrite(h *hold) error {
 // return.
 func (s *Storage) editLeased(h *hold, e queue.Edit) error {
 	h.edits = append(slices.Clip(h.edits), e)
-	if o := h.owner; e.Drop || e.Hold || e.Lane != (queue.Lane{}) {
+	if o := h.owner; e.Revokes() {
 		if o.revoked == nil {
 			o.revoked = make(map[queue.ID]struct{})
 		}
@@ -263,22 +264,10 @@ func (s *Storage) editLeased(h *hold, e queue.Edit) error {
 }
 
 // edit changes e, and reports whether it is dropped.
-func edit(e *queue.Entry, edits []queue.Edit) (dropped bool) {
-	for _, c := range edits {
-		if c.Drop {
+func edit(e *queue.Entry, edits []queue.Edit, now time.Time) (dropped bool) {
+	for i := range edits {
+		if edits[i].Apply(e, now) {
 			return true
-		}
-		if c.Hold {
-			e.Held = true
-		}
-		if c.Release {
-			e.Held = false
-		}
-		if !c.Due.IsZero() {
-			e.Due = c.Due
-		}
-		if c.Lane != (queue.Lane{}) {
-			e.Lane = c.Lane
 		}
 	}
 	return false
@@ -355,6 +344,17 @@ func (s *Storage) Pause(ctx context.Context, f queue.Filter, on bool) error {
 	s.paused = kept
 	s.wakeUp()
 	return nil
+}
+
+// Paused implements queue.Editor.
+func (s *Storage) Paused(ctx context.Context) ([]queue.Filter, error) {
+	if err := s.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer s.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.paused), nil
 }
 
 func (s *Storage) loadPaused(it *pebble.Iterator) error {

@@ -207,7 +207,7 @@ func encodeEntry(e *queue.Entry, token int64) []byte {
 	w.id(e.ID)
 	w.id(e.Message.ID)
 	w.lane(e.Lane)
-	w.bools(e.Held)
+	w.bools(e.Held, e.Suspended)
 	w.time(e.Since)
 	w.time(e.Due)
 	w.time(e.Alarm)
@@ -229,7 +229,7 @@ func decodeEntry(b []byte) (entryRecord, error) {
 	}
 	e := entryRecord{Entry: &queue.Entry{ID: r.id()}, message: r.id()}
 	e.Lane = r.lane()
-	r.bools(&e.Held)
+	r.bools(&e.Held, &e.Suspended)
 	e.Since, e.Due, e.Alarm = r.time(), r.time(), r.time()
 	e.Attempt = int(r.uint())
 	e.token = int64(r.uint())
@@ -260,11 +260,15 @@ func (w *writer) envelope(e *smtp.Envelope) {
 	w.addr(e.From)
 	w.uint(uint64(e.Size))
 	w.text(string(e.Body))
-	w.bools(e.UTF8, e.RequireTLS, e.TLSOptional)
+	w.bools(e.UTF8, e.RequireTLS, e.TLSOptional, e.ByReturn, e.ByTrace)
 	w.text(e.Auth)
 	w.text(string(e.Return))
 	w.text(e.EnvelopeID)
 	w.time(e.DeliverBy)
+	w.time(e.HoldUntil)
+	w.text(e.HoldRequest)
+	w.octet(byte(e.Priority))
+	w.text(e.Solicit)
 	w.uint(uint64(len(e.To)))
 	for i := range e.To {
 		to := &e.To[i]
@@ -272,6 +276,8 @@ func (w *writer) envelope(e *smtp.Envelope) {
 		w.octet(byte(to.Notify))
 		w.text(to.OriginalType)
 		w.text(to.Original)
+		w.time(to.ValidSince)
+		w.bools(to.RelayUnchecked)
 	}
 }
 
@@ -279,17 +285,22 @@ func (r *reader) envelope(e *smtp.Envelope) {
 	e.From = r.addr()
 	e.Size = int64(r.uint())
 	e.Body = smtp.BodyType(r.text())
-	r.bools(&e.UTF8, &e.RequireTLS, &e.TLSOptional)
+	r.bools(&e.UTF8, &e.RequireTLS, &e.TLSOptional, &e.ByReturn, &e.ByTrace)
 	e.Auth = r.text()
 	e.Return = smtp.DSNReturn(r.text())
 	e.EnvelopeID = r.text()
-	e.DeliverBy = r.time()
+	e.DeliverBy, e.HoldUntil = r.time(), r.time()
+	e.HoldRequest = r.text()
+	e.Priority = int8(r.octet())
+	e.Solicit = r.text()
 	n := r.count()
 	e.To = make([]smtp.Recipient, 0, min(n, 1000))
 	for range n {
 		to := smtp.Recipient{Address: r.addr()}
 		to.Notify = smtp.Notify(r.octet())
 		to.OriginalType, to.Original = r.text(), r.text()
+		to.ValidSince = r.time()
+		r.bools(&to.RelayUnchecked)
 		if r.err != nil {
 			return
 		}
@@ -371,6 +382,7 @@ func (w *writer) result(v *smtp.Result) {
 		w.uint(uint64(h.TLS))
 		w.text(h.Auth)
 		w.bools(h.DSN, h.DeliverBy)
+		w.error(h.TLSErr)
 	}
 }
 
@@ -388,6 +400,7 @@ func (r *reader) result(v *smtp.Result) {
 	}
 	h.Addr, h.TLS, h.Auth = addr, uint16(r.uint()), r.text()
 	r.bools(&h.DSN, &h.DeliverBy)
+	h.TLSErr = r.error()
 	v.Hop = h
 }
 
@@ -411,9 +424,14 @@ func encodeEdits(edits []queue.Edit) []byte {
 	w := record(64)
 	w.uint(uint64(len(edits)))
 	for _, e := range edits {
-		w.bools(e.Hold, e.Release, e.Drop)
+		w.bools(e.Hold, e.Release, e.Resume, e.Drop, e.End != nil)
 		w.time(e.Due)
 		w.lane(e.Lane)
+		if e.End != nil {
+			w.error(e.End)
+		}
+		w.addr(e.Old)
+		w.addr(e.New)
 	}
 	return w.seal()
 }
@@ -426,8 +444,15 @@ func decodeEdits(b []byte) ([]queue.Edit, error) {
 	edits := make([]queue.Edit, r.count())
 	for i := range edits {
 		e := &edits[i]
-		r.bools(&e.Hold, &e.Release, &e.Drop)
+		var end bool
+		r.bools(&e.Hold, &e.Release, &e.Resume, &e.Drop, &end)
 		e.Due, e.Lane = r.time(), r.lane()
+		if end {
+			if e.End, end = r.error().(*smtp.Error); !end {
+				r.fail()
+			}
+		}
+		e.Old, e.New = r.addr(), r.addr()
 	}
 	return edits, r.end()
 }
@@ -443,6 +468,7 @@ func encodeFilter(f *queue.Filter) []byte {
 	w.text(f.Tenant)
 	w.text(f.Campaign)
 	w.addr(f.From)
+	w.addr(f.To)
 	w.bools(f.Held)
 	return w.seal()
 }
@@ -460,7 +486,7 @@ func decodeFilter(b []byte) (queue.Filter, error) {
 		}
 	}
 	f.Dest, f.Tenant, f.Campaign = r.text(), r.text(), r.text()
-	f.From = r.addr()
+	f.From, f.To = r.addr(), r.addr()
 	r.bools(&f.Held)
 	return f, r.end()
 }

@@ -49,11 +49,12 @@ func TestRoundTrip(t *testing.T) {
 	if got, err := decodeEvent(encodeEvent(&ev)); err != nil || !reflect.DeepEqual(got, ev) {
 		t.Errorf("event %+v, %v", got, err)
 	}
-	edits := []queue.Edit{{Hold: true}, {Drop: true, Due: e.Due, Lane: e.Lane}}
+	edits := []queue.Edit{{Hold: true}, {Drop: true, Due: e.Due, Lane: e.Lane},
+		{Resume: true, End: &smtp.Error{Code: 550, Text: "x"}, Old: e.Envelope.From, New: e.Envelope.To[0].Address}}
 	if got, err := decodeEdits(encodeEdits(edits)); err != nil || !reflect.DeepEqual(got, edits) {
 		t.Errorf("edits %+v, %v", got, err)
 	}
-	f := queue.Filter{IDs: []queue.ID{e.ID}, Dest: "d", From: e.Envelope.From, Held: true}
+	f := queue.Filter{IDs: []queue.ID{e.ID}, Dest: "d", From: e.Envelope.From, To: e.Envelope.From, Held: true}
 	if got, err := decodeFilter(encodeFilter(&f)); err != nil || !reflect.DeepEqual(got, f) {
 		t.Errorf("filter %+v, %v", got, err)
 	}

@@ -335,12 +335,12 @@ func (s *Storage) finish(ctx context.Context, h *hold, out *queue.Outcome) (*que
 	e := *h.entry
 	e.Owner = ""
 	e.Envelope.To, e.Last = left, out.Last
-	e.Due, e.Alarm, e.Held, e.Attempt = out.Due, out.Alarm, out.Held, out.Attempt
+	e.Due, e.Alarm, e.Held, e.Suspended, e.Attempt = out.Due, out.Alarm, out.Held, out.Suspended, out.Attempt
 	if out.Lane != (queue.Lane{}) {
 		e.Lane = out.Lane
 	}
 	next := &e
-	if len(left) == 0 || edit(next, h.edits) {
+	if len(left) == 0 || edit(next, h.edits, s.now()) {
 		next = nil
 	}
 	if len(h.edits) > 0 {

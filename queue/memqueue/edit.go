@@ -72,7 +72,7 @@ func (s *Storage) Edit(ctx context.Context, f queue.Filter, e queue.Edit) (int, 
 	for _, n := range nodes {
 		n.edits = append(n.edits, e)
 		if o := n.owner; o != nil {
-			if e.Drop || e.Hold || e.Lane != (queue.Lane{}) {
+			if e.Revokes() {
 				if o.revoked == nil {
 					o.revoked = make(map[queue.ID]struct{})
 				}
@@ -90,23 +90,11 @@ func (s *Storage) Edit(ctx context.Context, f queue.Filter, e queue.Edit) (int, 
 // applyEdits changes a node that is in no index and indexes it again.
 func (s *Storage) applyEdits(n *node) {
 	if len(n.edits) > 0 {
-		e := *n.entry
+		e, now := *n.entry, s.now()
 		for _, edit := range n.edits {
-			if edit.Drop {
+			if edit.Apply(&e, now) {
 				s.remove(n)
 				return
-			}
-			if edit.Hold {
-				e.Held = true
-			}
-			if edit.Release {
-				e.Held = false
-			}
-			if !edit.Due.IsZero() {
-				e.Due = edit.Due
-			}
-			if edit.Lane != (queue.Lane{}) {
-				e.Lane = edit.Lane
 			}
 		}
 		n.entry, n.edits = &e, nil
@@ -136,6 +124,13 @@ func (s *Storage) Pause(ctx context.Context, f queue.Filter, on bool) error {
 	return nil
 }
 
+// Paused implements queue.Editor.
+func (s *Storage) Paused(ctx context.Context) ([]queue.Filter, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]queue.Filter(nil), s.paused...), ctx.Err()
+}
+
 func same(a, b queue.Filter) bool {
 	if len(a.IDs) != len(b.IDs) {
 		return false
@@ -145,5 +140,5 @@ func same(a, b queue.Filter) bool {
 			return false
 		}
 	}
-	return a.Dest == b.Dest && a.Tenant == b.Tenant && a.Campaign == b.Campaign && a.From == b.From && a.Held == b.Held
+	return a.Dest == b.Dest && a.Tenant == b.Tenant && a.Campaign == b.Campaign && a.From == b.From && a.To == b.To && a.Held == b.Held
 }

@@ -250,7 +250,7 @@ func (s *Storage) finish(out *queue.Outcome, copies []*copied) error {
 	s.unlease(n)
 	e := *n.entry
 	e.Envelope.To, e.Last = left, out.Last
-	e.Due, e.Alarm, e.Held, e.Attempt = out.Due, out.Alarm, out.Held, out.Attempt
+	e.Due, e.Alarm, e.Held, e.Suspended, e.Attempt = out.Due, out.Alarm, out.Held, out.Suspended, out.Attempt
 	if out.Lane != (queue.Lane{}) {
 		e.Lane = out.Lane
 	}

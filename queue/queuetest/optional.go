@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/queue"
+	"github.com/postrider/postrider/smtp"
 )
 
 // optional skips the test when the storage is not a T.
@@ -125,6 +126,79 @@ func (s *suite) editLeased() {
 	s.gone(sub.Message)
 }
 
+// editEnd: what is ended is listed among the alarms, free or leased, held or
+// not, and says why.
+func (s *suite) editEnd() {
+	ed := optional[queue.Editor](s)
+	o := s.owner()
+	free, held, leased := s.submission(lane("free.test")), s.submission(lane("held.test")), s.submission(lane("leased.test"))
+	held.Entries[0].Held = true
+	s.put(free, held, leased)
+	l := s.one(o, lane("leased.test"))
+	end := &smtp.Error{Code: 550, Enhanced: smtp.EnhancedCode{5, 7, 1}, Text: "Enough"}
+	s.edited(ed, queue.Filter{}, queue.Edit{End: end}, 3)
+	if r := s.renew(o); len(r.Revoked) != 1 {
+		s.Errorf("revoked %v", r.Revoked)
+	}
+	s.must(s.storage.Finish(ctx, &queue.Outcome{Lease: l, Due: s.clockNow().Add(time.Hour)}))
+	if _, ok := s.lanes(s.clockNow())[queue.Lane{Dest: queue.Alarms}]; !ok {
+		s.Error("no alarm is due")
+	}
+	leases := s.lease(o, 10, queue.Lane{Dest: queue.Alarms})
+	if len(leases) != 3 {
+		s.Fatalf("%d alarms, want 3", len(leases))
+	}
+	for _, l := range leases {
+		if len(l.Entry.Last) != 2 || l.Entry.Held {
+			s.Fatalf("%+v", l.Entry)
+		}
+		for _, r := range l.Entry.Last {
+			if e, ok := r.Err.(*smtp.Error); !ok || *e != *end {
+				s.Errorf("ended by %v, want %v", r.Err, end)
+			}
+		}
+		s.must(s.storage.Finish(ctx, done(l)))
+	}
+}
+
+func (s *suite) editResume() {
+	ed := optional[queue.Editor](s)
+	o := s.owner()
+	sub := s.submission(names(3)...)
+	sub.Entries[0].Held, sub.Entries[0].Suspended = true, true
+	sub.Entries[1].Held = true
+	s.put(sub)
+	s.edited(ed, queue.Filter{}, queue.Edit{Resume: true}, 3)
+	s.one(o, lane("d0.test"))
+	s.none(o, lane("d1.test"))
+	s.one(o, lane("d2.test"))
+}
+
+func (s *suite) editRecipient() {
+	ed := optional[queue.Editor](s)
+	o := s.owner()
+	sub := s.submission(names(4)...)
+	s.put(sub)
+	to := func(i, k int) smtp.Address { return sub.Entries[i].Envelope.To[k].Address }
+	at := func(local, domain string) smtp.Address { return smtp.Address{Local: local, Domain: domain} }
+	leased := s.one(o, lane("d0.test"))
+	s.edited(ed, queue.Filter{To: to(0, 1)}, queue.Edit{Old: to(0, 1), New: at("new", "d0.test")}, 1)
+	s.must(s.storage.Finish(ctx, &queue.Outcome{Lease: leased, Done: []int{0}, Due: s.clockNow()}))
+	if e := s.one(o, lane("d0.test")).Entry; len(e.Envelope.To) != 1 || e.Envelope.To[0].Address != at("new", "d0.test") {
+		s.Errorf("recipients %+v", e.Envelope.To)
+	}
+	s.edited(ed, queue.Filter{To: to(1, 0)}, queue.Edit{Old: to(1, 0)}, 1)
+	s.edited(ed, queue.Filter{To: to(1, 1)}, queue.Edit{Old: to(1, 1), New: at("x", "moved.test")}, 1)
+	if e := s.one(o, lane("moved.test")).Entry; len(e.Envelope.To) != 1 || e.Envelope.To[0].Original != to(1, 1).String() {
+		s.Errorf("recipients %+v", e.Envelope.To)
+	}
+	for k := range 2 {
+		s.edited(ed, queue.Filter{To: to(2, k)}, queue.Edit{Old: to(2, k)}, 1)
+	}
+	s.none(o, lane("d2.test"))
+	s.edited(ed, queue.Filter{Dest: "d2.test"}, queue.Edit{Drop: true}, 0)
+}
+
 func (s *suite) pause() {
 	ed := optional[queue.Editor](s)
 	o := s.owner()
@@ -134,6 +208,9 @@ func (s *suite) pause() {
 	s.must(ed.Pause(ctx, queue.Filter{Tenant: "t"}, true))
 	if r := s.renew(o); len(r.Paused) != 2 {
 		s.Errorf("paused %v, want two rules", r.Paused)
+	}
+	if rules, err := ed.Paused(ctx); err != nil || len(rules) != 2 {
+		s.Errorf("paused %v, %v, want two rules", rules, err)
 	}
 	s.must(ed.Pause(ctx, f, false))
 	if r := s.renew(o); len(r.Paused) != 1 || r.Paused[0].Tenant != "t" {

@@ -33,6 +33,7 @@ func Run(t *testing.T, open Opener) {
 		test func(*suite)
 	}{
 		{"PutAndOpen", (*suite).putAndOpen},
+		{"Fidelity", (*suite).fidelity},
 		{"PutAllOrNone", (*suite).putAllOrNone},
 		{"PutTwice", (*suite).putTwice},
 		{"ForeignBody", (*suite).foreignBody},
@@ -59,6 +60,9 @@ func Run(t *testing.T, open Opener) {
 		{"Lister", (*suite).lister},
 		{"EditFree", (*suite).editFree},
 		{"EditLeased", (*suite).editLeased},
+		{"EditEnd", (*suite).editEnd},
+		{"EditResume", (*suite).editResume},
+		{"EditRecipient", (*suite).editRecipient},
 		{"Pause", (*suite).pause},
 		{"Waker", (*suite).waker},
 		{"EventLog", (*suite).eventLog},
