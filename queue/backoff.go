@@ -34,27 +34,33 @@ func (q *Queue) expiry(e *Entry) time.Time {
 	if age := or(q.MaxAge, defaultMaxAge); age > 0 {
 		t = e.Since.Add(age)
 	}
-	if by := e.Envelope.DeliverBy; !by.IsZero() && (t.IsZero() || by.Before(t)) {
+	if by := e.Envelope.DeliverBy; !by.IsZero() && e.Envelope.ByReturn && (t.IsZero() || by.Before(t)) {
 		t = by
 	}
 	return t
 }
 
-// alarm is when e must be looked at next if nothing else happens: for its
-// delay notice unless that is past, then for its expiry.
-func (q *Queue) alarm(e *Entry, noticed bool) time.Time {
-	end := q.expiry(e)
-	if late := or(q.DelayNotice, defaultDelayNotice); late > 0 && !noticed {
-		if t := e.Since.Add(late); end.IsZero() || t.Before(end) {
-			return t
-		}
+// notices are when the sender of e is to hear that it is late: after
+// DelayNotice, and when the time of DELIVERBY is over (RFC 2852 §4.1.3).
+func (q *Queue) notices(e *Entry) (late, by time.Time) {
+	if d := or(q.DelayNotice, defaultDelayNotice); d > 0 {
+		late = e.Since.Add(d)
 	}
-	return end
+	if !e.Envelope.ByReturn {
+		by = e.Envelope.DeliverBy
+	}
+	return late, by
 }
 
-// noticed reports whether e's delay notice is past: its alarm is the expiry
-// already.
-func (q *Queue) noticed(e *Entry) bool {
-	late := or(q.DelayNotice, defaultDelayNotice)
-	return late <= 0 || e.Alarm.IsZero() || e.Alarm.After(e.Since.Add(late))
+// alarm is when e must be looked at next after t if nothing else happens: for
+// a notice, or for its expiry.
+func (q *Queue) alarm(e *Entry, t time.Time) time.Time {
+	next := q.expiry(e)
+	late, by := q.notices(e)
+	for _, n := range [...]time.Time{late, by} {
+		if n.After(t) && (next.IsZero() || n.Before(next)) {
+			next = n
+		}
+	}
+	return next
 }

@@ -25,7 +25,11 @@ const (
 // of.
 type notice struct {
 	to     []report.Recipient
-	failed bool // it tells of a failure
+	failed bool          // it tells of a failure
+	env    smtp.Envelope // of the message
+	now    time.Time
+	// late says that the time of DELIVERBY is over.
+	late bool
 }
 
 // add takes a recipient's fate if the sender wants to hear of it (RFC 3461
@@ -42,14 +46,25 @@ func (n *notice) add(kind EventKind, to smtp.Recipient, res smtp.Result) {
 	case EventDelivered:
 		// Nobody hears of a success unasked, and a hop that announced DSN
 		// reports it itself (§5.2.2). Without a hop it was delivered here
-		// (§5.2.3).
-		if to.Notify&smtp.NotifySuccess == 0 || res.Hop != nil && res.Hop.DSN {
+		// (§5.2.3). DELIVERBY asks in its own way.
+		switch {
+		case res.Hop == nil && to.Notify&smtp.NotifySuccess != 0:
+			wanted, r.Action = smtp.NotifySuccess, report.Delivered
+		case res.Hop != nil && to.Notify&smtp.NotifySuccess != 0 && !res.Hop.DSN:
+			wanted, r.Action = smtp.NotifySuccess, report.Relayed
+		case res.Hop != nil && n.traced(res.Hop):
+			wanted, r.Action = ^smtp.NotifyNever, report.Relayed
+		default:
 			return
 		}
-		wanted, r.Action = smtp.NotifySuccess, report.Delivered
-		if res.Hop != nil {
-			r.Action = report.Relayed
+	case EventSuppressed:
+		// The sender is not told of what they must know, unless they insist.
+		if to.Notify&smtp.NotifyFailure == 0 {
+			return
 		}
+		r.Action = report.Failed
+	default:
+		return
 	}
 	if to.Notify != 0 && to.Notify&wanted == 0 {
 		return
@@ -70,6 +85,10 @@ func (n *notice) add(kind EventKind, to smtp.Recipient, res smtp.Result) {
 		}
 	}
 	switch {
+	case kind == EventExpired && n.late:
+		r.Status = smtp.EnhancedCode{5, 4, 7} // RFC 2852 §4.1.3
+	case kind == EventDelayed && n.late:
+		r.Status = smtp.EnhancedCode{4, 4, 7}
 	case kind == EventExpired && r.Status == (smtp.EnhancedCode{}):
 		r.Status = smtp.EnhancedCode{4, 4, 7} // delivery time expired (RFC 3463 §3.5)
 	case kind == EventFailed && r.Status[0] != 5, kind == EventDelivered && r.Status[0] != 2:
@@ -77,6 +96,15 @@ func (n *notice) add(kind EventKind, to smtp.Recipient, res smtp.Result) {
 	}
 	n.failed = n.failed || r.Action == report.Failed
 	n.to = append(n.to, r)
+}
+
+// traced reports whether DELIVERBY wants to hear that a hop took the message:
+// it asked each hop for a trace, or this one will not keep the time (RFC 2852
+// §4.1.4).
+func (n *notice) traced(hop *smtp.Hop) bool {
+	by := &n.env
+	return !by.DeliverBy.IsZero() &&
+		(by.ByTrace && hop.DeliverBy || !by.ByReturn && !hop.DeliverBy && n.now.Before(by.DeliverBy))
 }
 
 // notify puts the notice into o. There is none about a notice: its
@@ -114,7 +142,7 @@ func (q *Queue) bounce(o *Outcome, n *notice, now time.Time, withMessage bool) (
 	}
 	host := q.hostname()
 	dsn := &report.DSN{ReportingMTA: host, Arrival: e.Message.Received, EnvelopeID: e.Envelope.EnvelopeID,
-		Recipients: n.to, UTF8: e.Envelope.UTF8}
+		DeliverBy: e.Envelope.DeliverBy, FutureRelease: e.Envelope.HoldRequest, Recipients: n.to, UTF8: e.Envelope.UTF8}
 	domain, err := smtp.ParseDomain(host)
 	if err != nil || !strings.Contains(host, ".") {
 		// Not a name that others know (RFC 3461 §6.3 (b)).
@@ -154,7 +182,9 @@ func (q *Queue) bounce(o *Outcome, n *notice, now time.Time, withMessage bool) (
 	return q.submission(&Mail{
 		Envelope: smtp.Envelope{
 			MailOptions: smtp.MailOptions{RequireTLS: e.Envelope.RequireTLS},
-			To:          []smtp.Recipient{{Address: e.Envelope.From}},
+			// Nobody hears of what becomes of a notice, whoever relays it (RFC
+			// 3461 §6.1).
+			To: []smtp.Recipient{{Address: e.Envelope.From, RcptOptions: smtp.RcptOptions{Notify: smtp.NotifyNever}}},
 		},
 		Tenant:   e.Lane.Tenant,
 		Campaign: e.Message.Campaign,

@@ -54,7 +54,7 @@ func (r *run) do(leased context.Context, j *job) {
 		o.Held, o.Suspended = true, true
 		r.q.event(o, EventHeld, now, smtp.Recipient{}, smtp.Result{})
 	default:
-		r.attempt(ctx, j, o, make([]fate, len(e.Envelope.To)))
+		r.try(ctx, j, o)
 	}
 	if !r.finish(o) {
 		return
@@ -65,6 +65,26 @@ func (r *run) do(leased context.Context, j *job) {
 	if o.Suspended && !r.pausedEntry(e) { // the rule ended meanwhile
 		r.resume(r.base, []Filter{{IDs: []ID{e.ID}}})
 	}
+}
+
+// try attempts a delivery to those who may be written to.
+func (r *run) try(ctx context.Context, j *job, o *Outcome) {
+	e := j.lease.Entry
+	fates := make([]fate, len(e.Envelope.To))
+	no, err := r.q.suppressed(ctx, e.Lane.Tenant, e.Envelope.To)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.q.log().Error("queue: asking whom not to write to", "entry", e.ID, "err", err)
+			o.Due = time.Now().Add(jitter(time.Minute))
+		}
+		return
+	}
+	for i, err := range no {
+		if err != nil {
+			fates[i] = fate{EventSuppressed, smtp.Result{Err: err}}
+		}
+	}
+	r.attempt(ctx, j, o, fates)
 }
 
 // fate is what an attempt means for one recipient.
@@ -210,7 +230,7 @@ func (q *Queue) settle(o *Outcome, fates []fate, now time.Time) {
 	if delay > 0 && !gaveUp {
 		o.Due = now.Add(delay)
 	}
-	var n notice
+	n := q.notice(e, now)
 	for i, f := range fates {
 		to := e.Envelope.To[i]
 		if f.kind == 0 { // not tried now: what was said last stands
@@ -237,7 +257,7 @@ func (q *Queue) settle(o *Outcome, fates []fate, now time.Time) {
 			q.event(o, f.kind, now, to, f.result)
 		}
 	}
-	q.notify(o, &n, now)
+	q.notify(o, n, now)
 }
 
 // retry asks the schedule.
@@ -248,16 +268,18 @@ func (q *Queue) retry(e *Entry) time.Duration {
 	return defaultRetry(e)
 }
 
-// alarmed looks at an entry whose alarm is due but which is not too old: its
-// delay notice is owed.
+// alarmed looks at an entry whose alarm is due but which is not too old:
+// notices that became due since its alarm was set are owed.
 func (q *Queue) alarmed(o *Outcome, now time.Time) {
 	e := o.Lease.Entry
-	if q.noticed(e) {
-		o.Alarm = q.alarm(e, true) // the settings changed
-		return
+	o.Alarm = q.alarm(e, now)
+	due := func(t time.Time) bool { return !t.IsZero() && !t.After(now) && !t.Before(e.Alarm) }
+	late, by := q.notices(e)
+	if !due(late) && !due(by) {
+		return // the alarm was for something else, or the settings changed
 	}
-	o.Alarm = q.alarm(e, true)
-	var n notice
+	n := q.notice(e, now)
+	n.late = due(by)
 	for i, to := range e.Envelope.To {
 		var last smtp.Result
 		if i < len(e.Last) {
@@ -266,7 +288,13 @@ func (q *Queue) alarmed(o *Outcome, now time.Time) {
 		n.add(EventDelayed, to, last)
 		q.event(o, EventDelayed, now, to, last)
 	}
-	q.notify(o, &n, now)
+	q.notify(o, n, now)
+}
+
+// notice begins one about e.
+func (q *Queue) notice(e *Entry, now time.Time) *notice {
+	return &notice{env: e.Envelope, now: now,
+		late: e.Envelope.ByReturn && !e.Envelope.DeliverBy.IsZero() && !now.Before(e.Envelope.DeliverBy)}
 }
 
 // event adds an event to o.

@@ -120,7 +120,7 @@ func (c *Edit) readdress(e *Entry) bool {
 			continue
 		}
 		to[i].Address = c.New
-		if to[i].Original == "" { // whom the sender knows (RFC 3461 §5.2.7.1)
+		if to[i].Original == "" { // whom the sender knows (RFC 3461 §5.2.1)
 			to[i].OriginalType, to[i].Original = "rfc822", c.Old.String()
 			if !c.Old.ASCII() {
 				to[i].OriginalType = "utf-8"

@@ -24,9 +24,11 @@ type Mail struct {
 	// Key makes it idempotent: while a (Tenant, Key) is known (72 hours), the
 	// same again changes nothing and gives the earlier ID. "" = none.
 	Key string
-	// Priority orders mail: higher first. See [Lane].
+	// Priority orders mail: higher first. See [Lane]. 0 = that of the
+	// Envelope.
 	Priority int8
-	// Due is when it is to be sent; zero = now.
+	// Due is when it is to be sent; zero = now, or when the Envelope's
+	// HoldUntil is over.
 	Due time.Time
 	// Meta is kept with the message.
 	Meta map[string]string
@@ -66,11 +68,18 @@ func (q *Queue) Enqueue(ctx context.Context, m Mail) (ID, error) {
 // Prepare reads m and splits it into entries, ready for Put; nothing is
 // stored yet. Close the Body of what is never put.
 //
+// Recipients that are suppressed are left out; when nobody is left, OnEvent
+// hears of them, with a Message that has no ID, and the error is ErrSuppressed.
+//
 // What the message needs of a hop is found while it goes by: Envelope.UTF8 is
 // set if an address or the header has 8-bit text and cleared otherwise, Body
 // becomes 8BITMIME or nothing unless it is BINARYMIME.
 func (q *Queue) Prepare(ctx context.Context, m Mail) (*Submission, error) {
 	if err := check(&m.Envelope); err != nil {
+		return nil, err
+	}
+	out, err := q.leaveOut(ctx, &m)
+	if err != nil {
 		return nil, err
 	}
 	body, err := q.Storage.Stage(ctx, or(m.Envelope.Size, -1))
@@ -82,7 +91,50 @@ func (q *Queue) Prepare(ctx context.Context, m Mail) (*Submission, error) {
 		body.Close()
 		return nil, err
 	}
-	return q.submission(&m, body, &w), nil
+	s := q.submission(&m, body, &w)
+	s.Events = append(s.Events, suppressedEvents(&m, s.Message, out)...)
+	return s, nil
+}
+
+func suppressedEvents(m *Mail, msg *Message, out []leftOut) []Event {
+	var events []Event
+	for _, x := range out {
+		events = append(events, Event{ID: NewID(), Kind: EventSuppressed, Time: msg.Received, Message: msg,
+			Lane: Lane{x.to.Domain, m.Tenant, or(m.Priority, m.Envelope.Priority)}, From: m.Envelope.From, To: x.to, Result: smtp.Result{Err: x.err}})
+	}
+	return events
+}
+
+// leftOut is a recipient that is suppressed.
+type leftOut struct {
+	to  smtp.Address
+	err error
+}
+
+// leaveOut takes suppressed recipients out of m, but for those whose failure
+// the sender explicitly wants to hear of: their notice is the queue's to make.
+// When nobody is left that is an error.
+func (q *Queue) leaveOut(ctx context.Context, m *Mail) ([]leftOut, error) {
+	no, err := q.suppressed(ctx, m.Tenant, m.Envelope.To)
+	if err != nil || no == nil {
+		return nil, err
+	}
+	var out []leftOut
+	var left []smtp.Recipient
+	for i, to := range m.Envelope.To {
+		if no[i] == nil || to.Notify&smtp.NotifyFailure != 0 && !m.Envelope.From.IsZero() {
+			left = append(left, to)
+			continue
+		}
+		out = append(out, leftOut{to.Address, no[i]})
+	}
+	m.Envelope.To = left
+	if len(left) == 0 {
+		msg := &Message{Tenant: m.Tenant, Campaign: m.Campaign, Key: m.Key, Received: time.Now(), Meta: m.Meta}
+		q.tell(suppressedEvents(m, msg, out))
+		return nil, fmt.Errorf("queue: nobody is left to write to: %w", out[0].err)
+	}
+	return out, nil
 }
 
 // Put stores what Prepare made, all or none. See [Storage] for what an error
@@ -127,10 +179,8 @@ func (q *Queue) submission(m *Mail, body Staged, w *watcher) *Submission {
 	for _, r := range env.To {
 		env.UTF8 = env.UTF8 || !r.ASCII()
 	}
-	due := now
-	if m.Due.After(now) {
-		due = m.Due
-	}
+	due := later(now, later(m.Due, env.HoldUntil))
+	priority := or(m.Priority, env.Priority)
 	open := make(map[string]*Entry)
 	seen := make(map[smtp.Recipient]struct{}, len(env.To))
 	for _, r := range env.To {
@@ -141,9 +191,9 @@ func (q *Queue) submission(m *Mail, body Staged, w *watcher) *Submission {
 		e := open[r.Domain]
 		if e == nil || len(e.Envelope.To) == maxRecipients {
 			e = &Entry{ID: NewID(), Message: msg, Envelope: env, Since: due, Due: due,
-				Lane: Lane{Dest: r.Domain, Tenant: m.Tenant, Priority: m.Priority}}
+				Lane: Lane{Dest: r.Domain, Tenant: m.Tenant, Priority: priority}}
 			e.Envelope.To = nil
-			e.Alarm = q.alarm(e, false)
+			e.Alarm = q.alarm(e, now)
 			open[r.Domain] = e
 			s.Entries = append(s.Entries, e)
 		}

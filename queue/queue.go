@@ -47,6 +47,11 @@ type Queue struct {
 	// NOTIFY lets them; 0 = 4 hours, negative = never.
 	DelayNotice time.Duration
 
+	// Suppressor knows who must not be written to; nil = anybody may. It is
+	// asked when mail is queued and before each attempt. Those it names are
+	// an event, and a notice only where NOTIFY asks for one.
+	Suppressor Suppressor
+
 	// LeaseTime is after what time without a sign of life another queue may
 	// take this one's entries; 0 = 30 s. Renewed at a third of it.
 	LeaseTime time.Duration

@@ -165,6 +165,10 @@ func (d *DSN) status() ([]byte, error) {
 		w.add("Received-From-MTA", host(d.ReceivedFrom))
 	}
 	w.date("Arrival-Date", d.Arrival)
+	w.date("Deliver-By-Date", d.DeliverBy)
+	if d.FutureRelease != "" {
+		w.add("Future-Release-Request", d.FutureRelease)
+	}
 	for _, r := range d.Recipients {
 		if r.Final == "" || r.Action == "" {
 			return nil, ErrIncomplete

@@ -43,6 +43,12 @@ type DSN struct {
 	// EnvelopeID is the ENVID of the message, decoded
 	// (Original-Envelope-Id).
 	EnvelopeID string
+	// DeliverBy is when the sender wanted it delivered (Deliver-By-Date,
+	// RFC 2852 §5); zero = not told.
+	DeliverBy time.Time
+	// FutureRelease is how the sender asked to have it held
+	// (Future-Release-Request, RFC 4865 §5.1.2): "for;3600".
+	FutureRelease string
 	// Recipients are told of one by one.
 	Recipients []Recipient
 

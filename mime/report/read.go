@@ -172,6 +172,10 @@ func (d *DSN) read(b []byte, decoded bool) {
 				continue
 			case "arrival-date":
 				d.Arrival, _ = mime.ParseDate(f.Value)
+			case "deliver-by-date":
+				d.DeliverBy, _ = mime.ParseDate(f.Value)
+			case "future-release-request":
+				d.FutureRelease = strings.TrimSpace(f.Value)
 				continue
 			case "original-envelope-id":
 				d.EnvelopeID = f.Value

@@ -27,7 +27,8 @@ func notice() *report.DSN {
 		ReportingMTA: "mx.example.com",
 		ReceivedFrom: "client.example.org",
 		Arrival:      time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC),
-		EnvelopeID:   "QQ314159",
+		DeliverBy:    time.Date(2024, 2, 3, 5, 5, 6, 0, time.UTC), FutureRelease: "for;60",
+		EnvelopeID: "QQ314159",
 		Recipients: []report.Recipient{
 			{
 				Final: "bob@example.net", Original: "Bob@Example.NET", OriginalType: "rfc822", FinalType: "rfc822",
@@ -75,7 +76,7 @@ func TestRoundTrip(t *testing.T) {
 		b := write(t, d)
 		got := read(t, b)
 		if got.UTF8 != global || got.ReportingMTA != d.ReportingMTA || got.ReceivedFrom != d.ReceivedFrom ||
-			!got.Arrival.Equal(d.Arrival) || got.EnvelopeID != d.EnvelopeID {
+			!got.Arrival.Equal(d.Arrival) || !got.DeliverBy.Equal(d.DeliverBy) || got.FutureRelease != d.FutureRelease || got.EnvelopeID != d.EnvelopeID {
 			t.Errorf("%+v", got)
 		}
 		if len(got.Recipients) != len(d.Recipients) {
