@@ -84,7 +84,26 @@ func (r *run) try(ctx context.Context, j *job, o *Outcome) {
 			fates[i] = fate{EventSuppressed, smtp.Result{Err: err}}
 		}
 	}
+	var key string
+	if r.q.Limiter != nil && !e.Envelope.From.IsZero() {
+		key = "sender " + e.Envelope.From.String()
+		granted, again, err := r.q.Limiter.Take(ctx, key, 1)
+		if err != nil {
+			if ctx.Err() == nil {
+				r.q.log().Error("queue: asking the limiter", "entry", e.ID, "err", err)
+				o.Due = time.Now().Add(jitter(time.Minute))
+			}
+			return
+		}
+		if granted < 1 {
+			o.Due = r.turns.after(key, again, time.Now())
+			return
+		}
+	}
 	r.attempt(ctx, j, o, fates)
+	if key != "" && !j.tried {
+		r.q.Limiter.Give(key, 1)
+	}
 }
 
 // fate is what an attempt means for one recipient.

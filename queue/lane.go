@@ -1,5 +1,7 @@
 package queue
 
+import "time"
+
 // lane is a Lane with something due, or with deliveries under way. Lanes that
 // are neither are not in memory.
 type lane struct {
@@ -8,10 +10,15 @@ type lane struct {
 	tenant   *tenant
 	state    laneState
 	inflight int
-	quantum  int    // entries left of its turn
-	ask      int    // how many entries to lease at most; doubled while it has them
-	group    string // what its site was found to be called
+	quantum  int       // entries left of its turn
+	ask      int       // how many entries to lease at most; doubled while it has them
+	group    string    // what its site was found to be called
+	again    time.Time // over its rate until then
+	place    int       // in scheduler.slowLanes + 1
 }
+
+func (l *lane) wakeAt() time.Time { return l.again }
+func (l *lane) where() *int       { return &l.place }
 
 type laneState uint8
 
@@ -22,6 +29,7 @@ const (
 	laneParked                   // in its site's queue
 	laneFull                     // as many under way as it may have
 	laneLeasing                  // entries are being leased
+	laneSlow                     // over its rate
 )
 
 // quantum is how many entries a lane may start in a row before the next
@@ -35,10 +43,16 @@ type tenant struct {
 	current  *lane // in the middle of its turn
 	lanes    int   // in memory
 	inflight int
-	waiting  bool // for its turn
-	begun    bool // its turn
-	credit   int  // entries left of its turn
+	most     int       // deliveries at one time: this queue's share
+	again    time.Time // over its rate until then
+	place    int       // in scheduler.slowTenants + 1
+	waiting  bool      // for its turn
+	begun    bool      // its turn
+	credit   int       // entries left of its turn
 }
+
+func (t *tenant) wakeAt() time.Time { return t.again }
+func (t *tenant) where() *int       { return &t.place }
 
 // classes are queues of lanes, one for each priority, highest first.
 type classes []*class

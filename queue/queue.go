@@ -31,8 +31,15 @@ type Queue struct {
 	// PerSite bounds those to one site, which starts at a quarter of it and
 	// earns the rest; 0 = 20.
 	PerSite int
+	// TenantConcurrency and SiteConcurrency, if not nil, say it for one of
+	// them; 0 = PerTenant, PerSite.
+	TenantConcurrency, SiteConcurrency func(name string) int
 	// PerLane bounds those of one lane; 0 = PerSite.
 	PerLane int
+	// Limiter bounds rates; nil = none does. Queues that share a Storage share
+	// the limits of tenants and sites above: each takes its part. Rates they
+	// share only with a Limiter that they share.
+	Limiter Limiter
 
 	// Retry says how long to wait after e.Attempt attempts before the next
 	// one; 0 or less = give up. nil = Backoff(5*time.Minute, 4*time.Hour).

@@ -23,14 +23,18 @@ type run struct {
 	kicked    chan struct{}
 	relist    atomic.Bool // list the lanes at the next kick
 	revive    atomic.Bool // ask sites that are down at the next kick
+	reshare   atomic.Bool // the owners changed
 	renewNow  chan struct{}
 	deliverWG sync.WaitGroup
+	turns     turns // of senders
 
 	mu       sync.Mutex
 	owner    Owner
 	leased   context.Context // ends when the owner's leases do
 	endLease context.CancelFunc
 	active   map[ID]context.CancelFunc
+	rank     int // of this owner
+	owners   int
 	paused   []Filter
 	ended    []Filter // rules that are gone, and may have left entries held; of renew
 	finished []*job
@@ -103,6 +107,7 @@ func (r *run) renew(stop <-chan struct{}) {
 	life := or(r.q.LeaseTime, defaultLeaseTime)
 	var until time.Time
 	owner := NewOwner()
+	defer func() { r.leave(owner) }()
 	for fails := 0; ; {
 		begun := time.Now()
 		// Deliveries must have ended when the leases do, whatever the storage
@@ -155,6 +160,15 @@ func (r *run) renew(stop <-chan struct{}) {
 	}
 }
 
+// leave ends an owner, so that others take over its share at once.
+func (r *run) leave(owner Owner) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if _, err := r.q.Storage.Renew(ctx, owner, 0); err != nil && !errors.Is(err, ErrLeaseLost) {
+		r.q.log().Warn("queue: leaving", "owner", owner, "err", err)
+	}
+}
+
 // renewedAs notes that owner's leases hold.
 func (r *run) renewedAs(owner Owner, info *Renewal) {
 	r.mu.Lock()
@@ -178,6 +192,11 @@ func (r *run) renewedAs(owner Owner, info *Renewal) {
 		}
 	}
 	r.paused = info.Paused
+	if r.rank != info.Rank || r.owners != info.Owners {
+		r.rank, r.owners = info.Rank, info.Owners
+		r.reshare.Store(true)
+		r.relist.Store(true)
+	}
 	r.mu.Unlock()
 	if r.relist.Load() {
 		r.kick()
@@ -226,6 +245,8 @@ func (r *run) lease() (owner Owner, ctx context.Context, ok bool) {
 
 // pausedLane reports whether a rule that knows no more than a lane stops it.
 func (r *run) pausedLane(l Lane) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for i := range r.paused {
 		if f := &r.paused[i]; f.ofLane() && (f.Dest == "" || f.Dest == l.Dest) && (f.Tenant == "" || f.Tenant == l.Tenant) {
 			return true

@@ -23,7 +23,7 @@ const (
 // scheduler decides what is leased. It belongs to one goroutine.
 type scheduler struct {
 	*run
-	concurrency, perTenant, perLane int
+	concurrency, perTenant, perSite, perLane int
 
 	lanes    map[Lane]*lane
 	tenants  map[string]*tenant
@@ -33,6 +33,10 @@ type scheduler struct {
 	grouper  Grouper
 	toGroup  []*lane
 	grouping int
+	// Those that are over their rate, and until when all are.
+	slowLanes   timeHeap[*lane]
+	slowTenants timeHeap[*tenant]
+	slowUntil   time.Time
 
 	inflight       int // deliveries
 	alarms         int // alarms being looked at
@@ -48,10 +52,40 @@ func newScheduler(r *run) *scheduler {
 	s := &scheduler{run: r, lanes: make(map[Lane]*lane), tenants: make(map[string]*tenant)}
 	s.concurrency = or(r.q.Concurrency, defaultConcurrency)
 	s.perTenant = or(r.q.PerTenant, s.concurrency)
-	s.sites = sites{byName: make(map[string]*site), highest: or(r.q.PerSite, defaultPerSite)}
-	s.perLane = or(r.q.PerLane, s.sites.highest)
+	s.perSite = or(r.q.PerSite, defaultPerSite)
+	s.sites = sites{byName: make(map[string]*site), most: s.siteMost}
+	s.perLane = r.q.PerLane
 	s.grouper, _ = r.q.Transport.(Grouper)
 	return s
+}
+
+// siteMost and tenantMost are this queue's share of what may run at one time.
+func (s *scheduler) siteMost(name string) int {
+	return s.most(s.q.SiteConcurrency, s.perSite, "site "+name, name)
+}
+
+func (s *scheduler) tenantMost(name string) int {
+	return s.most(s.q.TenantConcurrency, s.perTenant, "tenant "+name, name)
+}
+
+func (s *scheduler) most(of func(string) int, def int, key, name string) int {
+	if of != nil {
+		def = or(of(name), def)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return share(def, key, s.rank, s.owners)
+}
+
+// reshares takes the shares anew.
+func (s *scheduler) reshares() {
+	for _, site := range s.sites.byName {
+		site.highest = s.siteMost(site.name)
+	}
+	for _, t := range s.tenants {
+		t.most = s.tenantMost(t.name)
+		s.enter(t)
+	}
 }
 
 // loop runs until the run is drained and the last delivery has ended.
@@ -67,6 +101,9 @@ func (s *scheduler) loop() {
 			}
 			<-s.kicked
 			continue
+		}
+		if s.reshare.Swap(false) {
+			s.reshares()
 		}
 		if s.relist.Swap(false) {
 			s.listAt = now
@@ -100,8 +137,10 @@ func (s *scheduler) next(leased bool) time.Time {
 		return time.Time{} // a kick tells when that changes
 	}
 	t := later(s.listAt, s.listed)
-	if len(s.sites.down) > 0 && s.sites.down[0].until.Before(t) {
-		t = s.sites.down[0].until
+	for _, w := range [...]time.Time{s.sites.waiting.first(), s.slowLanes.first(), s.slowTenants.first(), s.slowUntil} {
+		if !w.IsZero() && w.Before(t) {
+			t = w
+		}
 	}
 	if time.Now().Before(s.pauseUntil) {
 		// Nothing is done before, and then there may be lanes that are ready
@@ -133,8 +172,19 @@ func (s *scheduler) work(leased context.Context, owner Owner, now time.Time) {
 	if s.revive.Swap(false) {
 		s.sites.revive(now)
 	}
-	for site := s.sites.back(now); site != nil; site = s.sites.back(now) {
+	for site, ok := s.sites.waiting.back(now); ok; site, ok = s.sites.waiting.back(now) {
 		s.unpark(site, now)
+	}
+	for l, ok := s.slowLanes.back(now); ok; l, ok = s.slowLanes.back(now) {
+		s.ready(l)
+	}
+	for t, ok := s.slowTenants.back(now); ok; t, ok = s.slowTenants.back(now) {
+		if s.enter(t); t.lanes == 0 {
+			delete(s.tenants, t.name)
+		}
+	}
+	if !now.Before(s.slowUntil) {
+		s.slowUntil = time.Time{}
 	}
 	s.startGrouping(leased)
 	if s.alarms < maxAlarms && !s.alarmDue.IsZero() && !now.Before(s.alarmDue) {
@@ -212,7 +262,7 @@ func (s *scheduler) add(key Lane, now time.Time) {
 	if l == nil {
 		t := s.tenants[key.Tenant]
 		if t == nil {
-			t = &tenant{name: key.Tenant}
+			t = &tenant{name: key.Tenant, most: s.tenantMost(key.Tenant)}
 			s.tenants[key.Tenant] = t
 		}
 		l = &lane{key: key, tenant: t}
@@ -250,7 +300,7 @@ func (s *scheduler) ready(l *lane) {
 // enter lets a tenant take part if it can use a turn: before the others when
 // it is in the middle of one, else behind them.
 func (s *scheduler) enter(t *tenant) {
-	if t.waiting || t.inflight >= s.perTenant || t.current == nil && t.ready.empty() {
+	if t.waiting || t.place != 0 || t.inflight >= t.most || t.current == nil && t.ready.empty() {
 		return
 	}
 	if t.credit <= 0 {
@@ -288,7 +338,7 @@ func (s *scheduler) rest(l *lane) {
 	}
 	delete(s.lanes, l.key)
 	l.site.lanes--
-	if l.tenant.lanes--; l.tenant.lanes == 0 {
+	if l.tenant.lanes--; l.tenant.lanes == 0 && l.tenant.place == 0 {
 		delete(s.tenants, l.tenant.name)
 	}
 }
@@ -302,7 +352,7 @@ func (s *scheduler) unpark(site *site, now time.Time) {
 		}
 		s.ready(l)
 		// A tenant that may not start anything must not keep the room.
-		if l.tenant.inflight < s.perTenant {
+		if l.tenant.inflight < l.tenant.most {
 			room--
 		}
 	}
@@ -317,16 +367,14 @@ type reservation struct {
 // plan takes capacity: in turn for each tenant, and of it in turn for each
 // lane. What a turn took and did not use is credited again, so a tenant with
 // many short lanes gets as much as one with a long one.
-func (s *scheduler) plan(now time.Time) []reservation {
+func (s *scheduler) plan(leased context.Context, now time.Time) []reservation {
 	var plan []reservation
-	s.mu.Lock() // for pausedLane
-	defer s.mu.Unlock()
-	for s.inflight < s.concurrency {
+	for s.inflight < s.concurrency && s.slowUntil.IsZero() && !now.Before(s.pauseUntil) && leased.Err() == nil {
 		t := s.turn()
 		if t == nil {
 			break
 		}
-		if r, ok := s.reserve(t, now); ok {
+		if r, ok := s.reserve(leased, t, now); ok {
 			plan = append(plan, r)
 		}
 		s.enter(t)
@@ -336,8 +384,8 @@ func (s *scheduler) plan(now time.Time) []reservation {
 
 // reserve takes capacity for the next lane of t, or puts that lane to where
 // it has to wait.
-func (s *scheduler) reserve(t *tenant, now time.Time) (reservation, bool) {
-	if t.inflight >= s.perTenant {
+func (s *scheduler) reserve(leased context.Context, t *tenant, now time.Time) (reservation, bool) {
+	if t.inflight >= t.most {
 		return reservation{}, false
 	}
 	l := t.current
@@ -360,21 +408,108 @@ func (s *scheduler) reserve(t *tenant, now time.Time) (reservation, bool) {
 	case room <= 0:
 		l.state = laneParked
 		l.site.parked.push(l)
-		if now.Before(l.site.until) {
-			s.sites.wait(l.site)
+		if now.Before(l.site.wakeAt()) {
+			s.sites.waiting.wait(l.site)
 		}
 		return reservation{}, false
-	case l.inflight >= s.perLane:
+	case l.inflight >= s.laneMost(l):
 		l.state = laneFull
 		s.unpark(l.site, now)
 		return reservation{}, false
 	}
-	n := min(s.concurrency-s.inflight, s.perTenant-t.inflight, room, s.perLane-l.inflight, l.ask, l.quantum, t.credit)
+	n := min(s.concurrency-s.inflight, t.most-t.inflight, room, s.laneMost(l)-l.inflight, l.ask, l.quantum, t.credit)
+	if s.q.Limiter != nil {
+		if n = s.rate(leased, l, n, now); n == 0 {
+			return reservation{}, false
+		}
+	}
 	s.take(l, n)
 	l.quantum -= n
 	t.credit -= n
 	l.state = laneLeasing
 	return reservation{l, n}, true
+}
+
+func (s *scheduler) laneMost(l *lane) int { return or(s.perLane, l.site.highest) }
+
+// laneKeys are what a lane's deliveries count for with the Limiter.
+func laneKeys(l *lane) [4]string {
+	return [...]string{"total", "tenant " + l.key.Tenant, "site " + l.site.name, "dest " + l.key.Dest}
+}
+
+// rate asks the Limiter for n deliveries of a lane. When there are none, the
+// lane waits with whatever is over its rate.
+func (s *scheduler) rate(leased context.Context, l *lane, n int, now time.Time) int {
+	keys := laneKeys(l)
+	for i, key := range keys {
+		granted, again, err := s.q.Limiter.Take(leased, key, n)
+		if err != nil {
+			s.storageFailed("asking the limiter", err, leased)
+			granted, again = 0, time.Time{}
+		}
+		granted = max(min(granted, n), 0)
+		for _, before := range keys[:i] {
+			s.giveRate(before, n-granted)
+		}
+		if n = granted; n > 0 {
+			continue
+		}
+		again = later(again, now.Add(time.Millisecond)) // it must not be asked in a loop
+		switch {
+		case err != nil:
+			s.ready(l)
+		case i == 0:
+			s.slowUntil = again
+			s.ready(l)
+		case i == 1:
+			l.tenant.again = again
+			s.slowTenants.wait(l.tenant)
+			s.ready(l)
+		case i == 2:
+			l.site.again = again
+			l.state = laneParked
+			l.site.parked.push(l)
+			s.sites.waiting.wait(l.site)
+		default:
+			l.again, l.state = again, laneSlow
+			s.slowLanes.wait(l)
+			s.unpark(l.site, now)
+		}
+		return 0
+	}
+	return n
+}
+
+func (s *scheduler) giveRate(key string, n int) {
+	if n > 0 {
+		s.q.Limiter.Give(key, n)
+	}
+}
+
+// unused gives n deliveries of a lane back to the Limiter, and has those ask
+// again who wait for them.
+func (s *scheduler) unused(l *lane, n int, now time.Time) {
+	if s.q.Limiter == nil || n <= 0 {
+		return
+	}
+	for _, key := range laneKeys(l) {
+		s.q.Limiter.Give(key, n)
+	}
+	s.slowUntil = earlier(s.slowUntil, now)
+	if t := l.tenant; t.place != 0 {
+		t.again = now
+		s.slowTenants.wait(t)
+	}
+	if site := l.site; now.Before(site.again) {
+		site.again = now
+		if site.place != 0 {
+			s.sites.waiting.wait(site)
+		}
+	}
+	if l.place != 0 {
+		l.again = now
+		s.slowLanes.wait(l)
+	}
 }
 
 func (s *scheduler) take(l *lane, n int) {
@@ -397,7 +532,7 @@ func (s *scheduler) give(l *lane, n int, now time.Time) {
 // leaseLanes leases what plan took capacity for and starts it. It reports
 // whether it is worth calling again.
 func (s *scheduler) leaseLanes(leased context.Context, owner Owner, now time.Time) bool {
-	plan := s.plan(now)
+	plan := s.plan(leased, now)
 	if len(plan) == 0 {
 		return false
 	}
@@ -422,6 +557,7 @@ func (s *scheduler) leaseLanes(leased context.Context, owner Owner, now time.Tim
 	for _, p := range plan {
 		l, n := p.lane, got[p.lane]
 		l.tenant.credit += p.n - n
+		s.unused(l, p.n-n, now)
 		if n == l.ask {
 			l.ask = min(2*l.ask, quantum)
 		}
@@ -505,9 +641,12 @@ func (s *scheduler) collect(now time.Time) {
 		if !j.next.IsZero() {
 			retry = j.next.Sub(now)
 		}
-		l.site.heed(j.verdict, j.started, now, retry, s.sites.highest)
-		if now.Before(l.site.until) || l.site.place != 0 {
-			s.sites.wait(l.site)
+		if !j.tried {
+			s.unused(l, 1, now)
+		}
+		l.site.heed(j.verdict, j.started, now, retry)
+		if now.Before(l.site.wakeAt()) || l.site.place != 0 {
+			s.sites.waiting.wait(l.site)
 		}
 		s.give(l, 1, now)
 		if l.state == laneIdle && l.inflight == 0 {

@@ -1,9 +1,6 @@
 package queue
 
-import (
-	"container/heap"
-	"time"
-)
+import "time"
 
 // site is what shares hosts: its limit is learned, in memory.
 type site struct {
@@ -18,10 +15,15 @@ type site struct {
 	lastCut  time.Time // when limit was halved last
 	downs    int       // how often in a row it was found down
 	until    time.Time // down until then
+	again    time.Time // over its rate until then
 	probing  bool      // one delivery at a time until it answers
 	lastUsed time.Time
-	place    int // in sites.down + 1
+	highest  int // what limit may grow to: this queue's share
+	place    int // in sites.waiting + 1
 }
+
+func (s *site) wakeAt() time.Time { return later(s.until, s.again) }
+func (s *site) where() *int       { return &s.place }
 
 // verdict is what a delivery says of its site.
 type verdict uint8
@@ -44,23 +46,24 @@ const (
 
 // room is how many deliveries may begin.
 func (s *site) room(now time.Time) int {
-	if now.Before(s.until) {
+	if now.Before(s.until) || now.Before(s.again) {
 		return 0
 	}
+	n := min(int(s.limit), s.highest)
 	if s.probing {
-		return 1 - s.inflight
+		n = min(n, 1)
 	}
-	return int(s.limit) - s.inflight
+	return n - s.inflight
 }
 
 // heed takes a verdict of a delivery that began at started. retry is when its
 // entry is tried again: there is no reason to ask the site later than that.
-func (s *site) heed(v verdict, started, now time.Time, retry time.Duration, highest int) {
+func (s *site) heed(v verdict, started, now time.Time, retry time.Duration) {
 	s.lastUsed = now
 	switch v {
 	case vWell:
 		s.up(now)
-		s.limit = min(s.limit+1/s.limit, float64(highest))
+		s.limit = max(min(s.limit+1/s.limit, float64(s.highest)), 1)
 	case vAnswer:
 		s.up(now)
 	case vHost, vRoute:
@@ -93,35 +96,19 @@ func (s *site) up(now time.Time) {
 // sites are those with work or a memory.
 type sites struct {
 	byName  map[string]*site
-	down    downHeap // those to wake up at their time
-	highest int      // Queue.PerSite
+	waiting timeHeap[*site]       // those to wake up at their time
+	most    func(name string) int // how many deliveries may run at a site
 	swept   time.Time
 }
 
 func (ss *sites) get(name string, now time.Time) *site {
 	s := ss.byName[name]
 	if s == nil {
-		s = &site{name: name, limit: max(float64(ss.highest)/siteStartPart, 1), lastUsed: now}
+		most := ss.most(name)
+		s = &site{name: name, highest: most, limit: max(float64(most)/siteStartPart, 1), lastUsed: now}
 		ss.byName[name] = s
 	}
 	return s
-}
-
-// wait enters a site that is down, so that it is woken.
-func (ss *sites) wait(s *site) {
-	if s.place != 0 {
-		heap.Fix(&ss.down, s.place-1)
-		return
-	}
-	heap.Push(&ss.down, s)
-}
-
-// back returns a site whose time down is over, or nil.
-func (ss *sites) back(now time.Time) *site {
-	if len(ss.down) == 0 || now.Before(ss.down[0].until) {
-		return nil
-	}
-	return heap.Pop(&ss.down).(*site)
 }
 
 // revive lets the sites that are down be asked at once, with one delivery.
@@ -130,7 +117,7 @@ func (ss *sites) revive(now time.Time) {
 		if now.Before(s.until) {
 			s.until = now
 			if s.place != 0 {
-				heap.Fix(&ss.down, s.place-1)
+				ss.waiting.wait(s)
 			}
 		}
 	}
@@ -147,26 +134,4 @@ func (ss *sites) sweep(now time.Time) {
 			delete(ss.byName, name)
 		}
 	}
-}
-
-type downHeap []*site
-
-func (h downHeap) Len() int           { return len(h) }
-func (h downHeap) Less(i, j int) bool { return h[i].until.Before(h[j].until) }
-func (h downHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i+1, j+1
-}
-func (h *downHeap) Push(x any) {
-	s := x.(*site)
-	*h = append(*h, s)
-	s.place = len(*h)
-}
-func (h *downHeap) Pop() any {
-	last := len(*h) - 1
-	s := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	s.place = 0
-	return s
 }
