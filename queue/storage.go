@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/postrider/postrider/smtp"
@@ -59,7 +60,7 @@ type Storage interface {
 	// Renew keeps all leases of o for d from now; the first call registers
 	// o. An owner not renewed in time is dead for good: its entries are free
 	// as they were, and Renew, Lease and Finish give ErrLeaseLost. Callers
-	// count d from before the call.
+	// count d from before the call. With d = 0 an owner leaves at once.
 	Renew(ctx context.Context, o Owner, d time.Duration) (Renewal, error)
 
 	// Finish writes an outcome in one step with what it carries: recipients
@@ -101,6 +102,15 @@ type Owner string
 // NewOwner returns an owner that nobody else is.
 func NewOwner() Owner { return Owner(NewID().String()) }
 
+// NewReader returns an owner, like NewOwner, that delivers nothing: it reads an
+// [EventLog], and is not counted among the Owners of a Renewal.
+func NewReader() Owner { return readers + NewOwner() }
+
+const readers = "!"
+
+// Delivers reports whether o counts among those who share the limits.
+func (o Owner) Delivers() bool { return !strings.HasPrefix(string(o), readers) }
+
 // LaneDue is a lane and when its first free entry is due.
 type LaneDue struct {
 	Lane Lane
@@ -128,7 +138,7 @@ type Renewal struct {
 	Revoked []ID
 	// Paused are the rules of what may not be sent now.
 	Paused []Filter
-	// Rank is this owner's place, from 0, among the Owners alive.
+	// Rank is this owner's place, from 0, among the Owners alive that deliver.
 	Rank, Owners int
 }
 

@@ -70,6 +70,8 @@ var rules = []rule{
 	{pkg: "queue", ours: "smtp smtp/returnpath mime/report mime"},
 	{pkg: "queue/submission", ours: "queue smtp smtp/smtpserver mime mime/* auth auth/*"},
 	{pkg: "queue/queuetest", ours: "queue smtp smtp/returnpath mime mime/report"},
+	{pkg: "queue/webhook", ours: "queue smtp mime mime/report"},
+	{pkg: "queue/feedback", ours: "queue smtp smtp/returnpath mime mime/report"},
 	{pkg: "queue/diskqueue", ours: "queue smtp", third: pebble}, // with store/diskstore the only ones
 	{pkg: "queue/*", ours: "queue smtp"},
 	// The store.

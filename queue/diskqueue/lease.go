@@ -253,7 +253,7 @@ func (s *Storage) Renew(ctx context.Context, name queue.Owner, d time.Duration) 
 		r.Revoked = append(r.Revoked, id)
 	}
 	for _, other := range s.owners {
-		if other.dead {
+		if other.dead || !other.name.Delivers() {
 			continue
 		}
 		r.Owners++

@@ -184,6 +184,7 @@ func (s *suite) unknownOwner() {
 
 func (s *suite) ranks() {
 	ranks := map[int]bool{}
+	s.renew(queue.NewReader()) // it does not deliver
 	owners := []queue.Owner{s.owner(), s.owner(), s.owner()}
 	for _, o := range owners {
 		r := s.renew(o)
@@ -198,6 +199,20 @@ func (s *suite) ranks() {
 	if r := s.renew(owners[0]); r.Owners != 1 || r.Rank != 0 {
 		s.Errorf("rank %d of %d when the others are dead", r.Rank, r.Owners)
 	}
+}
+
+// leave: an owner that renews for no time is dead, and what it held is free.
+func (s *suite) leave() {
+	o, next := s.owner(), s.owner()
+	s.put(s.submission(lane("a.test")))
+	l := s.one(o, lane("a.test"))
+	_, err := s.storage.Renew(ctx, o, 0)
+	s.must(err)
+	s.lost(s.storage.Finish(ctx, done(l)))
+	if r := s.renew(next); r.Owners != 1 {
+		s.Errorf("%d owners, want the one that is left", r.Owners)
+	}
+	s.one(next, lane("a.test"))
 }
 
 func (s *suite) staleToken() {

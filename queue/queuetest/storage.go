@@ -45,6 +45,7 @@ func Run(t *testing.T, open Opener) {
 		{"LeaseRace", (*suite).leaseRace},
 		{"BornLeased", (*suite).bornLeased},
 		{"OwnerDies", (*suite).ownerDies},
+		{"Leave", (*suite).leave},
 		{"UnknownOwner", (*suite).unknownOwner},
 		{"Ranks", (*suite).ranks},
 		{"StaleToken", (*suite).staleToken},
