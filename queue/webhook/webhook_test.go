@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +56,12 @@ func (r *receiver) RoundTrip(req *http.Request) (*http.Response, error) {
 		r.batches = append(r.batches, events)
 	}
 	return &http.Response{StatusCode: status, Status: http.StatusText(status), Body: io.NopCloser(strings.NewReader(""))}, nil
+}
+
+func (r *receiver) called() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.calls
 }
 
 func (r *receiver) kinds() []string {
@@ -160,7 +167,7 @@ func TestRetry(t *testing.T) {
 		stop := start(t, deliverer(st, r))
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if n := r.calls; n < 4 || n > 8 {
+		if n := r.called(); n < 4 || n > 8 {
 			t.Errorf("%d calls in the first minute", n)
 		}
 		time.Sleep(time.Hour)
@@ -228,9 +235,9 @@ func TestAtLeastOnce(t *testing.T) {
 func TestMaxAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := &memqueue.Storage{KeepEvents: true}
-		gone := true
+		var back atomic.Bool
 		r := &receiver{t: t, answer: func(int) (int, error) {
-			if gone {
+			if !back.Load() {
 				return 410, nil
 			}
 			return 200, nil
@@ -241,7 +248,7 @@ func TestMaxAge(t *testing.T) {
 		stop := start(t, d)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
-		gone = false
+		back.Store(true)
 		log(t, st, 1)
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
