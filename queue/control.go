@@ -145,7 +145,8 @@ func (q *Queue) branch(ctx context.Context, e *Entry, old, other smtp.Address) e
 	}
 	defer blob.Close()
 	m := Mail{Envelope: only.Envelope, Tenant: e.Lane.Tenant, Campaign: e.Message.Campaign, Priority: e.Lane.Priority,
-		Key: "redirect " + e.ID.String() + " " + old.String() + " " + other.String(), Meta: e.Message.Meta, Body: io.NewSectionReader(blob, 0, blob.Size())}
+		Key: "redirect " + e.ID.String() + " " + old.String() + " " + other.String(), Meta: e.Message.Meta, asIs: true,
+		Body: io.NewSectionReader(blob, 0, blob.Size())}
 	_, err = q.Enqueue(ctx, m)
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,9 +87,10 @@ func TestHoldReleaseRetry(t *testing.T) {
 func TestRetryNowAsksWhatIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		w.tr.Answer = func(_ context.Context, d *queuetest.Delivery) []smtp.Result {
-			if down {
+			if down.Load() {
 				return d.Refuse(451, smtp.ScopeRoute)
 			}
 			return d.All(smtp.Result{})
@@ -97,7 +99,7 @@ func TestRetryNowAsksWhatIsDown(t *testing.T) {
 		w.fill(30, "", "one.test", 0)
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		down = false
+		down.Store(false)
 		w.control(w.q.RetryNow(t.Context(), queue.Filter{}))(30)
 		synctest.Wait()
 		if n := w.count(queue.EventDelivered); n != 30 {

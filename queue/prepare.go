@@ -34,6 +34,8 @@ type Mail struct {
 	Meta map[string]string
 	// Body is the message, header and body, with CRLF line ends.
 	Body io.Reader
+
+	asIs bool // From is a return path already
 }
 
 // ErrMail is returned, wrapped, for mail that cannot be queued as it is: no
@@ -181,27 +183,38 @@ func (q *Queue) submission(m *Mail, body Staged, w *watcher) *Submission {
 	}
 	due := later(now, later(m.Due, env.HoldUntil))
 	priority := or(m.Priority, env.Priority)
-	open := make(map[string]*Entry)
+	type lot struct { // what an entry's recipients have in common
+		domain string
+		from   smtp.Address
+	}
+	open := make(map[lot]*Entry)
 	seen := make(map[smtp.Recipient]struct{}, len(env.To))
 	for _, r := range env.To {
 		if _, dup := seen[r]; dup {
 			continue
 		}
 		seen[r] = struct{}{}
-		e := open[r.Domain]
+		in := lot{r.Domain, env.From}
+		if q.ReturnPath != nil && !env.From.IsZero() && !m.asIs {
+			if a := q.ReturnPath(msg, env.From, r.Address); a.Valid() && !a.IsZero() && !control(a.Local, a.Domain) {
+				in.from = a
+			}
+		}
+		e := open[in]
 		if e == nil || len(e.Envelope.To) == maxRecipients {
 			e = &Entry{ID: NewID(), Message: msg, Envelope: env, Since: due, Due: due,
 				Lane: Lane{Dest: r.Domain, Tenant: m.Tenant, Priority: priority}}
-			e.Envelope.To = nil
+			e.Envelope.From, e.Envelope.To = in.from, nil
+			e.Envelope.UTF8 = env.UTF8 || !in.from.ASCII()
 			e.Alarm = q.alarm(e, now)
-			open[r.Domain] = e
+			open[in] = e
 			s.Entries = append(s.Entries, e)
 		}
 		e.Envelope.To = append(e.Envelope.To, r)
 	}
 	for _, e := range s.Entries {
 		s.Events = append(s.Events, Event{ID: NewID(), Kind: EventQueued, Time: now, Message: msg,
-			Entry: e.ID, Lane: e.Lane, From: env.From})
+			Entry: e.ID, Lane: e.Lane, From: e.Envelope.From})
 	}
 	return s
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/postrider/postrider/smtp"
 )
 
 // Queue is the engine. It needs a Storage and a Transport; of all else the
@@ -58,6 +60,12 @@ type Queue struct {
 	// asked when mail is queued and before each attempt. Those it names are
 	// an event, and a notice only where NOTIFY asks for one.
 	Suppressor Suppressor
+
+	// ReturnPath makes the reverse-path of each recipient, so that what comes
+	// back says whom it is about; nil = that of the mail. Recipients with one
+	// of their own are entries of their own. The null reverse-path stays as it
+	// is. Package queue/feedback has one to use, and reads what comes back.
+	ReturnPath func(m *Message, from, to smtp.Address) smtp.Address
 
 	// LeaseTime is after what time without a sign of life another queue may
 	// take this one's entries; 0 = 30 s. Renewed at a third of it.
