@@ -11,5 +11,6 @@ import (
 // PrepareRaw runs the pipeline on a message as it stands.
 func PrepareRaw(s *Submitter, ctx context.Context, r io.Reader) (*queue.Submission, error) {
 	to := smtp.Recipient{Address: smtp.Address{Local: "r", Domain: "far.test"}}
-	return s.prepare(ctx, &mail{Mail: queue.Mail{Envelope: smtp.Envelope{To: []smtp.Recipient{to}}, Body: r}})
+	limits, _ := s.limits(ctx, nil)
+	return s.prepare(ctx, &mail{limits: limits, Mail: queue.Mail{Envelope: smtp.Envelope{To: []smtp.Recipient{to}}, Body: r}})
 }

@@ -106,7 +106,12 @@ func qualified(domain string) bool {
 
 // complete checks a header and makes of it what may leave (RFC 6409 §8). id is
 // nil for a Go caller. It returns the author to sign for.
-func (s *Submitter) complete(ctx context.Context, h *mime.Header, id *login.Identity) (smtp.Address, error) {
+func (s *Submitter) complete(ctx context.Context, h *mime.Header, from smtp.Address, id *login.Identity) (smtp.Address, error) {
+	if !h.Has("From") && !from.IsZero() && len(h.Bytes()) > 0 { // whoever sends it wrote it
+		if err := h.Set("From", from.String()); err != nil {
+			return smtp.Address{}, refuse("From: %v", err)
+		}
+	}
 	authors, _ := h.Addresses("From") // checked before
 	if len(authors) == 0 {
 		return smtp.Address{}, refuse("Header has no From with an address")

@@ -18,7 +18,8 @@ import (
 // mail is what goes into the pipeline.
 type mail struct {
 	queue.Mail
-	id *login.Identity // nil = a Go caller
+	id     *login.Identity // nil = a Go caller
+	limits Limits
 	// received makes the Received field, nil = none.
 	received func(id queue.ID) []byte
 }
@@ -27,7 +28,7 @@ var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10)
 
 // prepare runs the pipeline: header, then body, in one pass.
 func (s *Submitter) prepare(ctx context.Context, m *mail) (*queue.Submission, error) {
-	if n := s.maxRecipients(); n >= 0 && len(m.Envelope.To) > n {
+	if n := m.limits.MaxRecipients; n >= 0 && len(m.Envelope.To) > n {
 		return nil, tooManyRecipients()
 	}
 	for i := range m.Envelope.To {
@@ -53,7 +54,7 @@ func (s *Submitter) prepare(ctx context.Context, m *mail) (*queue.Submission, er
 	if err := checkHeader(&h, block); err != nil {
 		return nil, err
 	}
-	author, err := s.complete(ctx, &h, m.id)
+	author, err := s.complete(ctx, &h, m.Envelope.From, m.id)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func (s *Submitter) prepare(ctx context.Context, m *mail) (*queue.Submission, er
 			return nil, err
 		}
 	}
-	left := s.maxMessageBytes()
+	left := m.limits.MaxMessageBytes
 	if left >= 0 {
 		left = max(left-int64(len(block)), 0)
 	}

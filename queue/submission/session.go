@@ -26,6 +26,35 @@ type session struct {
 	c   *smtpserver.Conn
 	id  login.Identity
 	env smtp.Envelope
+
+	limits Limits
+	taken  []string // keys of the Limiter, each for one, that are to be paid if the mail is queued
+}
+
+// take asks the Limiter for one of key.
+func (s *session) take(ctx context.Context, what string, id *login.Identity) error {
+	if s.s.Limiter == nil {
+		return nil
+	}
+	key := what + " " + id.User
+	n, again, err := s.s.Limiter.Take(ctx, key, 1)
+	if err != nil {
+		return err
+	}
+	if n < 1 {
+		wait := max(time.Until(again).Round(time.Second), time.Second)
+		return smtp.Errorf(450, smtp.EnhancedCode{4, 7, 1}, "Too many %s, try again in %v", what, wait)
+	}
+	s.taken = append(s.taken, key)
+	return nil
+}
+
+// giveBack returns what was taken for mail that was not queued.
+func (s *session) giveBack() {
+	for _, key := range s.taken {
+		s.s.Limiter.Give(key, 1)
+	}
+	s.taken = nil
 }
 
 func (s *session) Mail(ctx context.Context, from smtp.Address, o smtp.MailOptions) error {
@@ -39,7 +68,11 @@ func (s *session) Mail(ctx context.Context, from smtp.Address, o smtp.MailOption
 	if err := s.s.allow(ctx, &id, from); err != nil {
 		return err
 	}
-	if n := s.s.maxMessageBytes(); n >= 0 && o.Size > n {
+	limits, err := s.s.limits(ctx, &id)
+	if err != nil {
+		return err
+	}
+	if n := limits.MaxMessageBytes; n >= 0 && o.Size > n {
 		return tooLarge()
 	}
 	size := o.Size
@@ -49,7 +82,11 @@ func (s *session) Mail(ctx context.Context, from smtp.Address, o smtp.MailOption
 	if err := s.s.Queue.Accept(ctx, size); err != nil {
 		return translate(err)
 	}
-	s.id = id
+	s.giveBack()
+	if err := s.take(ctx, "messages", &id); err != nil {
+		return err
+	}
+	s.id, s.limits = id, limits
 	o.Auth = s.submitter(ctx, o.Auth)
 	s.env = smtp.Envelope{From: from, MailOptions: o}
 	return nil
@@ -70,10 +107,13 @@ func (s *session) submitter(ctx context.Context, claim string) string {
 }
 
 func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions) error {
-	if n := s.s.maxRecipients(); n >= 0 && len(s.env.To) >= n {
+	if n := s.limits.MaxRecipients; n >= 0 && len(s.env.To) >= n {
 		return tooManyRecipients()
 	}
 	if err := checkRecipient(to); err != nil {
+		return err
+	}
+	if err := s.take(ctx, "recipients", &s.id); err != nil {
 		return err
 	}
 	s.env.To = append(s.env.To, smtp.Recipient{Address: to, RcptOptions: o})
@@ -81,7 +121,7 @@ func (s *session) Rcpt(ctx context.Context, to smtp.Address, o smtp.RcptOptions)
 }
 
 func (s *session) Data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
-	m := &mail{Mail: queue.Mail{Envelope: s.env, Tenant: s.id.User, Priority: s.env.Priority, Due: s.env.HoldUntil, Body: r}, id: &s.id, received: s.received}
+	m := &mail{Mail: queue.Mail{Envelope: s.env, Tenant: s.id.User, Priority: s.env.Priority, Due: s.env.HoldUntil, Body: r}, id: &s.id, limits: s.limits, received: s.received}
 	if s.s.Tenant != nil {
 		m.Tenant = s.s.Tenant(s.id)
 	}
@@ -93,6 +133,7 @@ func (s *session) Data(ctx context.Context, r io.Reader) (smtp.Reply, error) {
 		sub.Body.Close()
 		return smtp.Reply{}, translate(err)
 	}
+	s.taken = nil
 	return smtp.Reply{Code: 250, Enhanced: smtp.EnhancedCode{2, 0, 0}, Text: "OK queued as " + sub.Message.ID.String()}, nil
 }
 
@@ -106,6 +147,12 @@ func (s *session) received(id queue.ID) []byte {
 	return s.c.Received(id.String(), to, time.Now())
 }
 
-func (s *session) Reset() { s.env, s.id = smtp.Envelope{}, login.Identity{} }
+func (s *session) Reset() {
+	s.giveBack()
+	s.env, s.id = smtp.Envelope{}, login.Identity{}
+}
 
-func (s *session) Close() error { return nil }
+func (s *session) Close() error {
+	s.giveBack()
+	return nil
+}

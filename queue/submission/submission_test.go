@@ -242,7 +242,7 @@ func TestHeaders(t *testing.T) {
 		{"foreign sender", "From: alice@example.test\r\nSender: eve@example.test", "250", "alice@example.test"},
 		{"foreign author", "From: eve@example.test", "550 5.7.1", ""},
 		{"foreign author, own sender", "From: eve@example.test\r\nSender: alice@example.test", "550 5.7.1", ""},
-		{"no author", "Subject: x", "554 5.6.0", ""},
+		{"no author", "Subject: x", "250", ""},
 		{"empty author", "From: nobody:;", "554 5.6.0", ""},
 		{"two From", "From: alice@example.test\r\nFrom: alice@example.test", "554 5.6.0", ""},
 		{"two Subject", "From: alice@example.test\r\nSubject: x\r\nSubject: y", "554 5.6.0", ""},
@@ -270,6 +270,9 @@ func TestHeaders(t *testing.T) {
 			}
 			text, _ := w.stored()
 			h := mime.ParseHeader([]byte(text))
+			if from, err := h.Addresses("From"); err != nil || len(from) == 0 || !strings.Contains(strings.ToLower(h.Get("From")), "alice@example.test") {
+				t.Errorf("From %q, %v", h.Get("From"), err)
+			}
 			if got := h.Get("Sender"); got != c.sender {
 				t.Errorf("Sender %q, want %q", got, c.sender)
 			}
@@ -300,6 +303,96 @@ func TestLimits(t *testing.T) {
 	full.nothing()
 	if got := c.send(complete, "bob@far.test"); !strings.HasPrefix(got, "250") {
 		t.Errorf("reply %q after it was full", got)
+	}
+}
+
+// Each user has limits of their own, and what is refused costs nothing.
+func TestUserLimits(t *testing.T) {
+	w := newWorld(t)
+	w.sub.MaxRecipients, w.sub.MaxMessageBytes = 2, 1000
+	w.sub.Allow = func(context.Context, login.Identity, smtp.Address) error { return nil }
+	w.sub.Limits = func(_ context.Context, id login.Identity) (submission.Limits, error) {
+		switch id.User {
+		case "bulk@example.test":
+			return submission.Limits{MaxRecipients: 3, MaxMessageBytes: 2000}, nil
+		case "lost@example.test":
+			return submission.Limits{}, errors.New("the directory is away")
+		}
+		return submission.Limits{}, nil
+	}
+	long := "From: bulk@example.test\r\n\r\n" + strings.Repeat("xxxxxxxx\r\n", 150)
+	for user, want := range map[string]string{"bulk@example.test": "250", "alice@example.test": "552 5.3.4"} {
+		c := w.dial()
+		c.login(user)
+		if got := c.send(strings.Replace(long, "bulk", user[:strings.IndexByte(user, '@')], 1), "a@far.test", "b@far.test"); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q, want %s", user, got, want)
+		}
+		c.cmd("MAIL FROM:<"+user+">", "250")
+		c.cmd("RCPT TO:<a@far.test>", "250")
+		c.cmd("RCPT TO:<b@far.test>", "250")
+		c.cmd("RCPT TO:<c@far.test>", map[string]string{"250": "250", "552 5.3.4": "452 4.5.3"}[want])
+	}
+	c := w.dial()
+	c.login("lost@example.test")
+	c.cmd("MAIL FROM:<lost@example.test>", "451 4.3.0")
+}
+
+func TestUserRates(t *testing.T) {
+	w := newWorld(t)
+	w.sub.Limiter = &queue.Rates{Rate: func(key string) queue.Rate {
+		switch key {
+		case "messages alice@example.test":
+			return queue.Rate{N: 3, Per: time.Hour}
+		case "recipients bulk@example.test":
+			return queue.Rate{N: 4, Per: time.Hour}
+		}
+		return queue.Rate{}
+	}}
+	a := w.dial()
+	a.login("alice@example.test")
+	for range 5 { // what is given up or refused does not count
+		a.cmd("MAIL FROM:<alice@example.test>", "250")
+		a.cmd("RCPT TO:<bob@far.test>", "250")
+		a.cmd("RSET", "250")
+		a.send("From: eve@example.test\r\n\r\nx", "bob@far.test")
+	}
+	for range 3 {
+		if got := a.send(complete, "bob@far.test"); !strings.HasPrefix(got, "250") {
+			t.Errorf("reply %q", got)
+		}
+	}
+	if got := a.cmd("MAIL FROM:<alice@example.test>", "450 4.7.1"); !strings.Contains(got, "20m") {
+		t.Errorf("reply %q does not say when", got)
+	}
+	b := w.dial()
+	b.login("bulk@example.test")
+	b.cmd("MAIL FROM:<bulk@example.test>", "250")
+	for range 4 {
+		b.cmd("RCPT TO:<bob@far.test>", "250")
+	}
+	b.cmd("RCPT TO:<bob@far.test>", "450 4.7.1")
+	b.cmd("RSET", "250")
+	b.cmd("MAIL FROM:<bulk@example.test>", "250")
+	b.cmd("RCPT TO:<bob@far.test>", "250")
+}
+
+// Who is suppressed is refused when nobody else is left.
+func TestSuppressed(t *testing.T) {
+	w := newWorld(t)
+	list := new(queue.SuppressionList)
+	list.Add("", smtp.Address{Local: "bob", Domain: "far.test"}, "complained")
+	w.sub.Queue.Suppressor = list
+	c := w.dial()
+	c.login("alice@example.test")
+	if got := c.send(complete, "bob@far.test"); !strings.HasPrefix(got, "550 5.7.1") || strings.Contains(got, "complained") {
+		t.Errorf("reply %q", got)
+	}
+	w.nothing()
+	if got := c.send(complete, "bob@far.test", "ann@far.test"); !strings.HasPrefix(got, "250") {
+		t.Errorf("reply %q", got)
+	}
+	if _, entries := w.stored(); len(entries) != 1 || len(entries[0].Envelope.To) != 1 {
+		t.Errorf("entries %+v", entries)
 	}
 }
 

@@ -1,6 +1,7 @@
 package submission
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,21 @@ type Submitter struct {
 	MaxHeaderBytes int
 	// MaxRecipients of one message; 0 = 1,000, negative = no limit.
 	MaxRecipients int
+
+	// Limits returns those of one user, asked at each MAIL; what is 0 is as
+	// above. nil = all users have those above.
+	Limits func(ctx context.Context, id login.Identity) (Limits, error)
+	// Limiter bounds how much a user submits, by the keys "messages USER" and
+	// "recipients USER"; what is refused in the end is given back. Over it
+	// MAIL or RCPT get 450 4.7.1. A queue.Rates is one in memory. nil = no
+	// bound. Send and Prepare do not ask.
+	Limiter queue.Limiter
+}
+
+// Limits are what one user may submit at once, as in Submitter.
+type Limits struct {
+	MaxMessageBytes int64
+	MaxRecipients   int
 }
 
 // Signer signs one message: the whole of it is written to it in order, and
@@ -77,18 +93,18 @@ func (s *Submitter) allow(ctx context.Context, id *login.Identity, addr smtp.Add
 	return OwnAddress(ctx, *id, addr)
 }
 
-func (s *Submitter) maxMessageBytes() int64 {
-	if s.MaxMessageBytes == 0 {
-		return defaultMaxMessageBytes
+// limits returns those of id, nil = a Go caller, with the defaults filled in.
+func (s *Submitter) limits(ctx context.Context, id *login.Identity) (Limits, error) {
+	var l Limits
+	if id != nil && s.Limits != nil {
+		var err error
+		if l, err = s.Limits(ctx, *id); err != nil {
+			return l, err
+		}
 	}
-	return s.MaxMessageBytes
-}
-
-func (s *Submitter) maxRecipients() int {
-	if s.MaxRecipients == 0 {
-		return defaultMaxRecipients
-	}
-	return s.MaxRecipients
+	l.MaxMessageBytes = cmp.Or(l.MaxMessageBytes, s.MaxMessageBytes, defaultMaxMessageBytes)
+	l.MaxRecipients = cmp.Or(l.MaxRecipients, s.MaxRecipients, defaultMaxRecipients)
+	return l, nil
 }
 
 // Options of Send and Prepare. The zero value sends now, to whom the message
@@ -139,7 +155,8 @@ func (s *Submitter) Prepare(ctx context.Context, m *mime.Message, o Options) (*q
 		_, err := m.WriteTo(w)
 		w.CloseWithError(err)
 	}()
-	sub, err := s.prepare(ctx, &mail{
+	limits, _ := s.limits(ctx, nil) // nobody is asked
+	sub, err := s.prepare(ctx, &mail{limits: limits,
 		Mail: queue.Mail{Envelope: env, Tenant: o.Tenant, Campaign: o.Campaign, Key: o.Key,
 			Priority: o.Priority, Due: o.Due, Meta: o.Meta, Body: r},
 	})
