@@ -81,6 +81,7 @@ type Queue struct {
 	mu    sync.Mutex
 	state state
 	run   *run
+	fixed bool // for a test: sites have all of their limit, whatever they say
 }
 
 type state uint8

@@ -53,7 +53,7 @@ func newScheduler(r *run) *scheduler {
 	s.concurrency = or(r.q.Concurrency, defaultConcurrency)
 	s.perTenant = or(r.q.PerTenant, s.concurrency)
 	s.perSite = or(r.q.PerSite, defaultPerSite)
-	s.sites = sites{byName: make(map[string]*site), most: s.siteMost}
+	s.sites = sites{byName: make(map[string]*site), most: s.siteMost, fixed: r.q.fixed}
 	s.perLane = r.q.PerLane
 	s.grouper, _ = r.q.Transport.(Grouper)
 	return s

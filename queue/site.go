@@ -19,6 +19,7 @@ type site struct {
 	probing  bool      // one delivery at a time until it answers
 	lastUsed time.Time
 	highest  int // what limit may grow to: this queue's share
+	fixed    bool
 	place    int // in sites.waiting + 1
 }
 
@@ -60,6 +61,9 @@ func (s *site) room(now time.Time) int {
 // entry is tried again: there is no reason to ask the site later than that.
 func (s *site) heed(v verdict, started, now time.Time, retry time.Duration) {
 	s.lastUsed = now
+	if s.fixed {
+		return
+	}
 	switch v {
 	case vWell:
 		s.up(now)
@@ -99,6 +103,7 @@ type sites struct {
 	waiting timeHeap[*site]       // those to wake up at their time
 	most    func(name string) int // how many deliveries may run at a site
 	swept   time.Time
+	fixed   bool
 }
 
 func (ss *sites) get(name string, now time.Time) *site {
@@ -106,6 +111,9 @@ func (ss *sites) get(name string, now time.Time) *site {
 	if s == nil {
 		most := ss.most(name)
 		s = &site{name: name, highest: most, limit: max(float64(most)/siteStartPart, 1), lastUsed: now}
+		if ss.fixed {
+			s.limit, s.fixed = float64(most), true
+		}
 		ss.byName[name] = s
 	}
 	return s
