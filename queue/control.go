@@ -98,9 +98,8 @@ func (q *Queue) Reroute(ctx context.Context, f Filter, dest string) (int, error)
 
 // Redirect replaces the recipient old by another, or removes it without a
 // notice when the other is zero. Where an entry has more recipients and the
-// other has another domain, it gets a copy of the message, which another queue
-// process may not delete before this is done. What is being sent to old may
-// still arrive there.
+// other has another domain, the other gets an entry with a copy of the message.
+// What is being sent to old may still arrive there.
 func (q *Queue) Redirect(ctx context.Context, f Filter, old, other smtp.Address) (int, error) {
 	if old.IsZero() || control(other.Local, other.Domain) {
 		return 0, fmt.Errorf("%w: recipient to replace", ErrMail)

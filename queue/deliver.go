@@ -116,7 +116,8 @@ type fate struct {
 func (r *run) attempt(ctx context.Context, j *job, o *Outcome, fates []fate) {
 	e := j.lease.Entry
 	env := e.Envelope
-	var sent []int // of the recipients
+	env.HoldUntil, env.HoldRequest = time.Time{}, "" // it was held here (RFC 4865 §4)
+	var sent []int                                   // of the recipients
 	for i := range fates {
 		if fates[i].kind == 0 {
 			sent = append(sent, i)

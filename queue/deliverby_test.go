@@ -143,6 +143,9 @@ func TestFutureReleaseNotice(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
+		if d := w.tr.Deliveries(); !d[0].Envelope.HoldUntil.IsZero() {
+			t.Error("the hop is asked to hold it, too")
+		}
 		all := w.notices()
 		if len(all) != 1 || all[0].FutureRelease != "for;3600" || all[0].Arrival.IsZero() {
 			t.Errorf("notices %+v", all)

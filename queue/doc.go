@@ -14,7 +14,15 @@
 // asked again with one delivery. What condemns one recipient only, such as
 // greylisting, changes nothing for its site: see smtp.Error.Scope.
 //
+// Rates are a [Limiter]'s: in all, and by tenant, site, destination and sender.
+// Queues that share a Storage share the limits on concurrency, each its part.
+//
 // Bounces (RFC 3464, RFC 3461) are written in the same step as the outcome
-// that causes them. Any number of queues may share one Storage. Package
-// memqueue is a Storage in memory; package queuetest checks any other.
+// that causes them; package feedback reads those of others. Whom a [Suppressor]
+// names is not written to. Each step is an [Event]: for OnEvent at most once,
+// from an [EventLog], as package webhook reads it, at least once. Hold, Drop,
+// Reroute, Suspend and the like control what is queued, from any process.
+//
+// Any number of queues may share one Storage. Package memqueue is one in memory,
+// diskqueue one on disk; package queuetest checks any other.
 package queue

@@ -129,7 +129,7 @@ type outcome struct {
 
 func tryFarSide(t *testing.T, answer func(*farSide, *queuetest.Delivery, int) []smtp.Result, fixed int) (o outcome) {
 	synctest.Test(t, func(t *testing.T) {
-		const n = 600
+		const n = 300
 		w := newWorld(t)
 		w.q.Retry = queue.Backoff(time.Minute, 15*time.Minute)
 		f := &farSide{answer: answer, seen: make(map[string]time.Time), begun: time.Now()}
@@ -148,9 +148,12 @@ func tryFarSide(t *testing.T, answer func(*farSide, *queuetest.Delivery, int) []
 			synctest.Wait()
 		}
 		o.delivered, o.refused = w.count(queue.EventDelivered), f.refused
+		got := 0
 		for _, e := range w.events {
 			if e.Kind == queue.EventDelivered {
-				o.took = max(o.took, e.Time.Sub(f.begun))
+				if got++; got == n*95/100 { // the last ones wait for their retry
+					o.took = e.Time.Sub(f.begun)
+				}
 			}
 		}
 		w.q.Close()
@@ -201,5 +204,5 @@ func TestFarSides(t *testing.T) {
 			t.Errorf("fixed %d is at most %.1f times as slow as the best, adaptive %.1f", n, worst[n], worst[0])
 		}
 	}
-	t.Logf("600 messages: until the last was delivered, and how often the far side refused\n%s", &table)
+	t.Logf("300 messages: until 95 %% were delivered, and how often the far side refused\n%s", &table)
 }

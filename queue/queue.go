@@ -44,7 +44,8 @@ type Queue struct {
 	Limiter Limiter
 
 	// Retry says how long to wait after e.Attempt attempts before the next
-	// one; 0 or less = give up. nil = Backoff(5*time.Minute, 4*time.Hour).
+	// one; 0 or less = give up. It may look at e.Lane, for a schedule for each
+	// destination, and at e.Last. nil = Backoff(5*time.Minute, 4*time.Hour).
 	Retry func(e *Entry) time.Duration
 	// MaxAge is when an entry expires; 0 = 5 days, negative = never.
 	// An earlier DELIVERBY time wins.

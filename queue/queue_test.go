@@ -276,6 +276,51 @@ func TestMaxAttempts(t *testing.T) {
 	})
 }
 
+// A schedule for each destination, by what it says of an entry: how often, how
+// long, and how long it goes on.
+func TestRetryPerDestination(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		hourly, usual := queue.Backoff(time.Hour, time.Hour), queue.Backoff(time.Minute, 16*time.Minute)
+		w.q.Retry = func(e *queue.Entry) time.Duration {
+			var refused *smtp.Error
+			switch {
+			case e.Lane.Dest == "never.test":
+				return -1
+			case e.Lane.Dest == "hourly.test":
+				return hourly(e)
+			case errors.As(e.Last[0].Err, &refused) && refused.Code == 452 && time.Since(e.Since) > time.Hour:
+				return 0
+			}
+			return usual(e)
+		}
+		w.tr.Answer = func(_ context.Context, d *queuetest.Delivery) []smtp.Result {
+			code := 451
+			if d.Domain == "full.test" {
+				code = 452
+			}
+			return d.Refuse(code, smtp.ScopeRecipient)
+		}
+		w.run()
+		for _, domain := range []string{"never.test", "hourly.test", "full.test", "usual.test"} {
+			w.fill(1, "", domain, 0)
+		}
+		time.Sleep(5 * time.Hour)
+		synctest.Wait()
+		tried := make(map[string]int)
+		for _, d := range w.tr.Deliveries() {
+			tried[d.Domain]++
+		}
+		if tried["never.test"] != 1 || tried["hourly.test"] < 5 || tried["hourly.test"] > 7 || tried["full.test"] < 7 || tried["full.test"] > 10 || tried["usual.test"] < 15 {
+			t.Errorf("tried %v", tried)
+		}
+		if n := w.count(queue.EventExpired); n != 2 || len(w.left()) != 2 {
+			t.Errorf("%d expired, left %v", n, w.left())
+		}
+		w.q.Close()
+	})
+}
+
 // Each recipient has its own state.
 func TestRecipients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

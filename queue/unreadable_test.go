@@ -53,6 +53,7 @@ func TestUnreadable(t *testing.T) {
 				w := newWorld(t)
 				d := &damaged{Storage: w.st, open: open}
 				w.q.Storage = d
+				w.q.MaxAge = 24 * time.Hour
 				d.id = w.enqueue(mail("bad@one.test"))
 				w.run()
 				for range 20 {
@@ -62,7 +63,7 @@ func TestUnreadable(t *testing.T) {
 				if n := w.count(queue.EventDelivered); n != 20 || w.count(queue.EventDeferred) != 1 {
 					t.Errorf("%d delivered, %d deferred", n, w.count(queue.EventDeferred))
 				}
-				time.Sleep(6 * 24 * time.Hour)
+				time.Sleep(30 * time.Hour)
 				synctest.Wait()
 				if w.count(queue.EventExpired) != 1 || len(w.left()) != 0 {
 					t.Errorf("events %+v", w.events)
