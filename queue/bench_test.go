@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/postrider/postrider/queue"
 	"github.com/postrider/postrider/queue/memqueue"
@@ -49,5 +50,22 @@ func BenchmarkEndToEnd(b *testing.B) {
 			q.Close()
 			<-ended
 		})
+	}
+}
+
+// Four keys are asked for each lane that starts something.
+func BenchmarkRates(b *testing.B) {
+	l := &queue.Rates{Rate: func(string) queue.Rate { return queue.Rate{N: 1_000_000_000, Per: time.Second} }}
+	keys := make([]string, 1000)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("dest d%d.test", i)
+	}
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		if granted, _, err := l.Take(context.Background(), keys[n%len(keys)], 1); granted != 1 || err != nil {
+			b.Fatal(granted, err)
+		}
+		n++
 	}
 }

@@ -25,8 +25,8 @@ const (
 // of.
 type notice struct {
 	to     []report.Recipient
-	failed bool          // it tells of a failure
-	env    smtp.Envelope // of the message
+	failed bool           // it tells of a failure
+	env    *smtp.Envelope // of the message
 	now    time.Time
 	// late says that the time of DELIVERBY is over.
 	late bool
@@ -102,7 +102,7 @@ func (n *notice) add(kind EventKind, to smtp.Recipient, res smtp.Result) {
 // it asked each hop for a trace, or this one will not keep the time (RFC 2852
 // §4.1.4).
 func (n *notice) traced(hop *smtp.Hop) bool {
-	by := &n.env
+	by := n.env
 	return !by.DeliverBy.IsZero() &&
 		(by.ByTrace && hop.DeliverBy || !by.ByReturn && !hop.DeliverBy && n.now.Before(by.DeliverBy))
 }

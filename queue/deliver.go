@@ -117,19 +117,16 @@ func (r *run) attempt(ctx context.Context, j *job, o *Outcome, fates []fate) {
 	e := j.lease.Entry
 	env := e.Envelope
 	env.HoldUntil, env.HoldRequest = time.Time{}, "" // it was held here (RFC 4865 §4)
-	var sent []int                                   // of the recipients
-	for i := range fates {
-		if fates[i].kind == 0 {
-			sent = append(sent, i)
+	if slices.ContainsFunc(fates, func(f fate) bool { return f.kind != 0 }) {
+		env.To = nil
+		for i := range fates {
+			if fates[i].kind == 0 {
+				env.To = append(env.To, e.Envelope.To[i])
+			}
 		}
 	}
-	if len(sent) < len(fates) {
-		env.To = make([]smtp.Recipient, len(sent))
-		for k, i := range sent {
-			env.To[k] = e.Envelope.To[i]
-		}
-	}
-	if len(sent) == 0 {
+	sent := len(env.To)
+	if sent == 0 {
 		r.q.settle(o, fates, time.Now())
 		return
 	}
@@ -138,15 +135,20 @@ func (r *run) attempt(ctx context.Context, j *job, o *Outcome, fates []fate) {
 	unread := body.close()
 	now := time.Now()
 
-	tried := len(sent) < len(fates)
+	tried := sent < len(fates)
 	delivered := false
-	for k, i := range sent {
+	k := -1 // of the recipients it was sent to
+	for i := range fates {
 		f := &fates[i]
+		if f.kind != 0 {
+			continue
+		}
+		k++
 		switch {
 		case k < len(results):
 			f.result = results[k]
 		default:
-			f.result.Err = fmt.Errorf("queue: the transport returned %d results for %d recipients", len(results), len(sent))
+			f.result.Err = fmt.Errorf("queue: the transport returned %d results for %d recipients", len(results), sent)
 		}
 		if f.result.Err != nil && unread != nil {
 			f.result.Err = &smtp.Error{Code: 451, Enhanced: smtp.EnhancedCode{4, 3, 0},
@@ -213,9 +215,12 @@ func kindOf(err error, ctx context.Context) EventKind {
 }
 
 func verdictOf(err error) verdict {
+	if err == nil {
+		return vNone
+	}
 	var e *smtp.Error
 	switch {
-	case err == nil || !errors.As(err, &e):
+	case !errors.As(err, &e):
 		return vNone
 	case errors.Is(err, context.Canceled):
 		return vNone
@@ -277,7 +282,7 @@ func (q *Queue) settle(o *Outcome, fates []fate, now time.Time) {
 			q.event(o, f.kind, now, to, f.result)
 		}
 	}
-	q.notify(o, n, now)
+	q.notify(o, &n, now)
 }
 
 // retry asks the schedule.
@@ -308,12 +313,12 @@ func (q *Queue) alarmed(o *Outcome, now time.Time) {
 		n.add(EventDelayed, to, last)
 		q.event(o, EventDelayed, now, to, last)
 	}
-	q.notify(o, n, now)
+	q.notify(o, &n, now)
 }
 
 // notice begins one about e.
-func (q *Queue) notice(e *Entry, now time.Time) *notice {
-	return &notice{env: e.Envelope, now: now,
+func (q *Queue) notice(e *Entry, now time.Time) notice {
+	return notice{env: &e.Envelope, now: now,
 		late: e.Envelope.ByReturn && !e.Envelope.DeliverBy.IsZero() && !now.Before(e.Envelope.DeliverBy)}
 }
 

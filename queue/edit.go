@@ -146,6 +146,9 @@ func (c *Edit) Revokes() bool {
 
 // final returns the error of a result that ends a recipient, or nil.
 func final(r *smtp.Result) *smtp.Error {
+	if r.Err == nil {
+		return nil
+	}
 	var e *smtp.Error
 	if errors.As(r.Err, &e) && !e.Temporary() && !e.Unsure {
 		return e

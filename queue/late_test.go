@@ -93,7 +93,7 @@ func TestNeverLate(t *testing.T) {
 		bound   time.Duration
 	}{
 		{"waker", 1, func(s *memqueue.Storage, _ *rand.Rand) queue.Storage { return s }, 150 * time.Millisecond},
-		{"two queues", 2, func(s *memqueue.Storage, _ *rand.Rand) queue.Storage { return s }, 150 * time.Millisecond},
+		{"two queues", 2, func(s *memqueue.Storage, _ *rand.Rand) queue.Storage { return s }, 1150 * time.Millisecond},
 		{"no waker", 1, func(s *memqueue.Storage, _ *rand.Rand) queue.Storage { return blind{s} }, 1150 * time.Millisecond},
 		{"failing storage", 1, func(s *memqueue.Storage, r *rand.Rand) queue.Storage {
 			return &moody{Storage: s, rng: rand.New(rand.NewPCG(r.Uint64(), 1))}

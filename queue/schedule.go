@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	pollBlind = time.Second // between listings of a storage that is no Waker
-	pollWaker = time.Minute // of one that is: hints can be lost
+	pollBlind = time.Second // between listings of a storage that is no Waker, or is shared
+	pollWaker = time.Minute // of another: hints can be lost
 	// relistDrained is how soon the lanes are listed again after one had
 	// less than was asked for: the most that its next entry can be late.
 	relistDrained = 100 * time.Millisecond
@@ -57,6 +57,13 @@ func newScheduler(r *run) *scheduler {
 	s.perLane = r.q.PerLane
 	s.grouper, _ = r.q.Transport.(Grouper)
 	return s
+}
+
+// alone reports whether no other queue shares the storage.
+func (s *scheduler) alone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.owners <= 1
 }
 
 // siteMost and tenantMost are this queue's share of what may run at one time.
@@ -212,8 +219,13 @@ func (s *scheduler) storageFailed(what string, err error, leased context.Context
 func (s *scheduler) list(leased context.Context, now time.Time) {
 	poll := pollBlind
 	if w, ok := s.q.Storage.(Waker); ok {
-		// Asked first: what changes during the listing wakes us again.
-		s.wake, poll = w.Wake(), pollWaker
+		// Asked first: what changes during the listing wakes us again. What
+		// another queue put back for later wakes nobody, though, and it may
+		// have no part of a limit left by then.
+		s.wake = w.Wake()
+		if s.alone() {
+			poll = pollWaker
+		}
 	}
 	s.nextDue, s.alarmDue = time.Time{}, time.Time{}
 	begun := now
