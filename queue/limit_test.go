@@ -70,6 +70,20 @@ func TestRates(t *testing.T) {
 	})
 }
 
+// Keys that are not used any more are forgotten.
+func TestRatesForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &queue.Rates{Rate: func(string) queue.Rate { return queue.Rate{N: 60} }}
+		for i := range 100_000 {
+			l.Take(t.Context(), fmt.Sprint("sender ", i), 1)
+			time.Sleep(10 * time.Millisecond) // a hundred are in use at one time
+		}
+		if n := l.Keys(); n > 2000 {
+			t.Errorf("%d keys are remembered", n)
+		}
+	})
+}
+
 // Each key bounds what it names, and nothing else waits for it.
 func TestLimiter(t *testing.T) {
 	for _, c := range []struct {

@@ -161,6 +161,19 @@ func TestPrepare(t *testing.T) {
 			s.Body.Close()
 		}
 	}
+	urgent := mail("r@one.test") // MT-PRIORITY orders, unless the mail says otherwise
+	urgent.Envelope.Priority = 3
+	for _, own := range []int8{0, -2} {
+		urgent.Priority, urgent.Body = own, strings.NewReader(message)
+		s, err := w.q.Prepare(t.Context(), urgent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Entries[0].Lane.Priority; own == 0 && got != 3 || own != 0 && got != own {
+			t.Errorf("priority %d of %d and 3", got, own)
+		}
+		s.Body.Close()
+	}
 	many := mail()
 	for i := range 250 {
 		many.Envelope.To = append(many.Envelope.To, smtp.Recipient{Address: addr(fmt.Sprintf("r%d@one.test", i))})

@@ -306,6 +306,36 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// Allow says who may be whom, in MAIL FROM, From and Sender.
+func TestAllow(t *testing.T) {
+	w := newWorld(t)
+	w.sub.Allow = func(_ context.Context, id login.Identity, a smtp.Address) error {
+		switch {
+		case a.Domain == "lists.example.test" || a.Local == "alice":
+			return nil // aliases
+		case a.Local == "moved":
+			return smtp.Errorf(551, smtp.EnhancedCode{5, 7, 1}, "Ask the new owner")
+		case a.Local == "lost":
+			return errors.New("the directory is away")
+		}
+		return submission.OwnAddress(t.Context(), id, a)
+	}
+	c := w.dial()
+	c.login("alice@example.test")
+	for from, want := range map[string]string{
+		"alice@other.test": "250", "news@lists.example.test": "250", "bob@example.test": "550 5.7.1",
+		"moved@example.test": "551 5.7.1", "lost@example.test": "451 4.3.0",
+	} {
+		c.cmd("MAIL FROM:<"+from+">", want)
+		c.cmd("RSET", "250")
+		// The same for the author.
+		got := c.send("From: "+from+"\r\n\r\nx", "bob@far.test")
+		if !strings.HasPrefix(got, want) || strings.Contains(got, "directory") {
+			t.Errorf("From %s: %q, want %s", from, got, want)
+		}
+	}
+}
+
 // Each user has limits of their own, and what is refused costs nothing.
 func TestUserLimits(t *testing.T) {
 	w := newWorld(t)
