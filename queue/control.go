@@ -18,8 +18,8 @@ import (
 // change to an entry whose delivery is under way takes effect when that ends,
 // and ends it if it can still be ended.
 //
-// Each change is an event for OnEvent of the queue that was asked; the EventLog
-// tells of what queues do only.
+// Each change is an event: for OnEvent of the queue that was asked, and, with an
+// ID of its own, in the EventLog.
 
 // controlPage is how many entries are changed in one step.
 const controlPage = 256
@@ -41,19 +41,19 @@ func (q *Queue) List(ctx context.Context, f Filter) iter.Seq2[*Entry, error] {
 // Hold sets entries aside until they are released. They keep their age, but do
 // not expire meanwhile.
 func (q *Queue) Hold(ctx context.Context, f Filter) (int, error) {
-	return q.edit(ctx, f, EventHeld, Edit{Hold: true})
+	return q.edit(ctx, f, true, Edit{Hold: true})
 }
 
 // Release lets held entries go on.
 func (q *Queue) Release(ctx context.Context, f Filter) (int, error) {
 	f.Held = true
-	return q.edit(ctx, f, EventReleased, Edit{Release: true})
+	return q.edit(ctx, f, true, Edit{Release: true})
 }
 
 // RetryNow makes entries due, and has the queue of this process ask the sites
 // again that it found down. Held ones stay held.
 func (q *Queue) RetryNow(ctx context.Context, f Filter) (int, error) {
-	n, err := q.edit(ctx, f, 0, Edit{Due: time.Now()})
+	n, err := q.edit(ctx, f, false, Edit{Due: time.Now()})
 	if r := q.current(); r != nil {
 		r.revive.Store(true)
 		r.kick()
@@ -63,7 +63,7 @@ func (q *Queue) RetryNow(ctx context.Context, f Filter) (int, error) {
 
 // Drop removes entries without a notice to anyone.
 func (q *Queue) Drop(ctx context.Context, f Filter) (int, error) {
-	return q.edit(ctx, f, EventDropped, Edit{Drop: true})
+	return q.edit(ctx, f, true, Edit{Drop: true})
 }
 
 // Bounce ends entries as if a hop had refused them with reason, which is told
@@ -76,12 +76,12 @@ func (q *Queue) Bounce(ctx context.Context, f Filter, reason *smtp.Error) (int, 
 	if final(&smtp.Result{Err: reason}) == nil {
 		return 0, fmt.Errorf("queue: %v is no final error", reason)
 	}
-	return q.edit(ctx, f, 0, Edit{End: reason})
+	return q.edit(ctx, f, false, Edit{End: reason})
 }
 
 // Expire ends entries as if they had become too old.
 func (q *Queue) Expire(ctx context.Context, f Filter) (int, error) {
-	return q.edit(ctx, f, 0, Edit{End: smtp.Errorf(554, smtp.EnhancedCode{5, 4, 7}, "Delivery time expired")})
+	return q.edit(ctx, f, false, Edit{End: smtp.Errorf(554, smtp.EnhancedCode{5, 4, 7}, "Delivery time expired")})
 }
 
 // Reroute moves entries to the lanes of dest, of the same tenants and
@@ -89,7 +89,7 @@ func (q *Queue) Expire(ctx context.Context, f Filter) (int, error) {
 // for the way the mail takes is for Queue.For to say.
 func (q *Queue) Reroute(ctx context.Context, f Filter, dest string) (int, error) {
 	now := time.Now()
-	return q.editEach(ctx, f, EventMoved, func(e *Entry) Edit {
+	return q.editEach(ctx, f, func(e *Entry) Edit {
 		lane := e.Lane
 		lane.Dest = dest
 		return Edit{Lane: lane, Due: now}
@@ -119,7 +119,7 @@ func (q *Queue) Redirect(ctx context.Context, f Filter, old, other smtp.Address)
 		}
 	}
 	now := time.Now()
-	return q.editEach(ctx, f, EventMoved, func(e *Entry) Edit {
+	return q.editEach(ctx, f, func(e *Entry) Edit {
 		c := Edit{Old: old, New: other, Due: now}
 		if len(e.Envelope.To) > 1 && other.Domain != old.Domain {
 			c.New, c.Due = smtp.Address{}, time.Time{} // it has its own entry now
@@ -171,7 +171,7 @@ func (q *Queue) Resume(ctx context.Context, f Filter) error {
 
 func (q *Queue) resume(ctx context.Context, f Filter) (int, error) {
 	f.Held = true
-	return q.editEach(ctx, f, EventReleased, func(e *Entry) Edit { return Edit{Resume: e.Suspended} })
+	return q.editEach(ctx, f, func(e *Entry) Edit { return Edit{Resume: e.Suspended} })
 }
 
 // Suspended returns what Suspend was called with and Resume was not.
@@ -211,8 +211,9 @@ func (q *Queue) renewSoon() {
 	}
 }
 
-func (q *Queue) edit(ctx context.Context, f Filter, kind EventKind, c Edit) (int, error) {
-	if _, ok := q.Storage.(Lister); !ok || kind == 0 || q.OnEvent == nil {
+// edit makes one change; told says that it is an event.
+func (q *Queue) edit(ctx context.Context, f Filter, told bool, c Edit) (int, error) {
+	if _, ok := q.Storage.(Lister); !ok || !told || q.OnEvent == nil {
 		ed, ok := q.Storage.(Editor)
 		if !ok {
 			return 0, errNoEditor
@@ -221,12 +222,12 @@ func (q *Queue) edit(ctx context.Context, f Filter, kind EventKind, c Edit) (int
 		q.renewSoon()
 		return n, err
 	}
-	return q.editEach(ctx, f, kind, func(*Entry) Edit { return c })
+	return q.editEach(ctx, f, func(*Entry) Edit { return c })
 }
 
 // editEach changes entry by entry, some at a time, and tells of each. A zero
 // Edit leaves it as it is.
-func (q *Queue) editEach(ctx context.Context, f Filter, kind EventKind, change func(*Entry) Edit) (n int, err error) {
+func (q *Queue) editEach(ctx context.Context, f Filter, change func(*Entry) Edit) (n int, err error) {
 	ed, ok := q.Storage.(Editor)
 	if !ok {
 		return 0, errNoEditor
@@ -250,8 +251,9 @@ func (q *Queue) editEach(ctx context.Context, f Filter, kind EventKind, change f
 				return err
 			}
 			for _, e := range entries {
-				q.tell([]Event{{ID: NewID(), Kind: kind, Time: time.Now(), Message: e.Message, Entry: e.ID, Lane: e.Lane,
-					From: e.Envelope.From, To: c.Old, Attempt: e.Attempt}})
+				if ev, ok := c.Event(e, time.Now()); ok {
+					q.tell([]Event{ev})
+				}
 			}
 		}
 		clear(page)

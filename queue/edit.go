@@ -144,6 +144,25 @@ func (c *Edit) Revokes() bool {
 	return c.Drop || c.Hold || c.Lane != (Lane{}) || c.End != nil || !c.Old.IsZero()
 }
 
+// Event is what an [EventLog] is to tell of c when it is applied to e; ok is
+// false when that is nothing.
+func (c *Edit) Event(e *Entry, now time.Time) (ev Event, ok bool) {
+	ev = Event{ID: NewID(), Time: now, Message: e.Message, Entry: e.ID, Lane: e.Lane, From: e.Envelope.From, Attempt: e.Attempt}
+	switch {
+	case c.Drop:
+		ev.Kind = EventDropped
+	case !c.Old.IsZero() && slices.ContainsFunc(e.Envelope.To, func(r smtp.Recipient) bool { return r.Address == c.Old }):
+		ev.Kind, ev.To = EventMoved, c.Old
+	case c.Lane != (Lane{}) && c.Lane != e.Lane:
+		ev.Kind = EventMoved
+	case c.Hold && !e.Held:
+		ev.Kind = EventHeld
+	case c.Release && e.Held, c.Resume && e.Suspended:
+		ev.Kind = EventReleased
+	}
+	return ev, ev.Kind != 0
+}
+
 // final returns the error of a result that ends a recipient, or nil.
 func final(r *smtp.Result) *smtp.Error {
 	if r.Err == nil {
@@ -162,7 +181,7 @@ func expired(e *smtp.Error) bool { return e.Enhanced[1] == 4 && e.Enhanced[2] ==
 // Editor is a Storage whose entries can be changed from outside.
 type Editor interface {
 	// Edit changes what f chooses by [Edit.Apply] and returns how many that
-	// were. A leased entry changes when its lease is finished, or its owner
+	// were; an EventLog keeps what [Edit.Event] tells of it. A leased entry changes when its lease is finished, or its owner
 	// dies; until then it is Revoked if Edit.Revokes.
 	Edit(ctx context.Context, f Filter, e Edit) (int, error)
 	// Pause adds or removes a rule. Queues learn it when they renew.

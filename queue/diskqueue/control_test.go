@@ -129,6 +129,40 @@ func TestControlSurvivesRestart(t *testing.T) {
 	r.close()
 }
 
+// An edit of what was being delivered when the process ended is made, and told,
+// by the one after.
+func TestEditSurvivesCrash(t *testing.T) {
+	r := &restarted{T: t, dir: t.TempDir()}
+	r.open()
+	r.send("a@one.test")
+	o := queue.NewOwner()
+	if _, err := r.st.Renew(t.Context(), o, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if leases, err := r.st.Lease(t.Context(), o, []queue.Want{{Lane: queue.Lane{Dest: "one.test"}, Max: 1}}); err != nil || len(leases) != 1 {
+		t.Fatal(leases, err)
+	}
+	if n, err := r.q.Hold(t.Context(), queue.Filter{}); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	r.close()
+	r.open()
+	defer r.close()
+	for e, err := range r.q.List(t.Context(), queue.Filter{}) {
+		if err != nil || !e.Held || e.Owner != "" {
+			t.Errorf("%+v, %v", e, err)
+		}
+	}
+	reader := queue.NewReader()
+	if _, err := r.st.Renew(t.Context(), reader, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	events, err := r.st.NextEvents(t.Context(), reader, 10)
+	if err != nil || len(events) != 2 || events[0].Kind != queue.EventQueued || events[1].Kind != queue.EventHeld {
+		t.Errorf("events %+v, %v", events, err)
+	}
+}
+
 // The events that nobody took are told by the process after, in their order.
 func TestWebhookSurvivesRestart(t *testing.T) {
 	var mu sync.Mutex

@@ -212,14 +212,18 @@ func (s *Storage) editFree(id queue.ID, f *queue.Filter, e queue.Edit) (bool, er
 func (s *Storage) rewrite(h *hold) error {
 	next := *h.entry
 	left := &next
-	if edit(left, h.edits, s.now()) {
+	dropped, told := edit(left, h.edits, s.now())
+	if dropped {
 		left = nil
 	}
 	b := s.db.NewBatch()
 	b.Delete(idKey(kEdits, h.entry.ID), nil)
+	events := &putting{s: s}
+	events.logEvents(b, told)
 	err := s.change(b, h.entry, left, h.token)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	events.eventsDone()
 	delete(s.busy, h.entry.ID)
 	if h.ended != nil {
 		close(h.ended)
@@ -263,14 +267,17 @@ func (s *Storage) editLeased(h *hold, e queue.Edit) error {
 	return err
 }
 
-// edit changes e, and reports whether it is dropped.
-func edit(e *queue.Entry, edits []queue.Edit, now time.Time) (dropped bool) {
+// edit changes e, and reports whether it is dropped and what there is to tell.
+func edit(e *queue.Entry, edits []queue.Edit, now time.Time) (dropped bool, told []queue.Event) {
 	for i := range edits {
+		if ev, ok := edits[i].Event(e, now); ok {
+			told = append(told, ev)
+		}
 		if edits[i].Apply(e, now) {
-			return true
+			return true, told
 		}
 	}
-	return false
+	return false, told
 }
 
 // loadEdits makes the edits of entries that were leased when the process

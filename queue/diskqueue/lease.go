@@ -290,6 +290,9 @@ func (s *Storage) Finish(ctx context.Context, out *queue.Outcome) error {
 		h.ended = nil
 	}
 	if err != nil {
+		if p != nil {
+			p.eventsDone()
+		}
 		if h.owner.dead {
 			s.free(h)
 		}
@@ -330,8 +333,6 @@ func (s *Storage) finish(ctx context.Context, h *hold, out *queue.Outcome) (*que
 		p.finish(err)
 		return nil, nil, err
 	}
-	events := &putting{s: s} // of the outcome itself
-	events.logEvents(b, out.Events)
 	e := *h.entry
 	e.Owner = ""
 	e.Envelope.To, e.Last = left, out.Last
@@ -340,9 +341,17 @@ func (s *Storage) finish(ctx context.Context, h *hold, out *queue.Outcome) (*que
 		e.Lane = out.Lane
 	}
 	next := &e
-	if len(left) == 0 || edit(next, h.edits, s.now()) {
+	told := out.Events
+	if len(left) == 0 {
 		next = nil
+	} else if dropped, more := edit(next, h.edits, s.now()); len(more) > 0 || dropped {
+		told = append(slices.Clip(told), more...)
+		if dropped {
+			next = nil
+		}
 	}
+	events := &putting{s: s} // of the outcome itself
+	events.logEvents(b, told)
 	if len(h.edits) > 0 {
 		b.Delete(idKey(kEdits, e.ID), nil)
 	}

@@ -274,6 +274,14 @@ func syncDir(disk vfs.FS, dir string) error {
 
 // load makes the index, one step per lane, and takes in what else is known.
 func (s *Storage) load() error {
+	before, err := s.db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	s.loadEvents(before) // the edits add to them
+	if err := before.Close(); err != nil {
+		return err
+	}
 	if err := s.loadEdits(); err != nil {
 		return err
 	}
@@ -286,7 +294,6 @@ func (s *Storage) load() error {
 	if err := s.loadPaused(it); err != nil {
 		return err
 	}
-	s.loadEvents(it)
 	if s.o.MaxBytes > 0 {
 		for ok := it.SeekGE([]byte{kMessage}); ok && it.Key()[0] == kMessage; ok = it.Next() {
 			if m, err := decodeMessage(it.Value()); err == nil {

@@ -92,6 +92,9 @@ func (s *Storage) applyEdits(n *node) {
 	if len(n.edits) > 0 {
 		e, now := *n.entry, s.now()
 		for _, edit := range n.edits {
+			if ev, ok := edit.Event(&e, now); ok {
+				s.log([]queue.Event{ev})
+			}
 			if edit.Apply(&e, now) {
 				s.remove(n)
 				return

@@ -1,6 +1,7 @@
 package queuetest
 
 import (
+	"slices"
 	"time"
 
 	"github.com/postrider/postrider/queue"
@@ -277,4 +278,30 @@ func (s *suite) eventLog() {
 		s.Errorf("events %+v, want the second again", again)
 	}
 	s.must(log.AckEvents(ctx, second.ID))
+	s.editEvents(log, next)
+}
+
+// editEvents: what is done by hand is told, when it takes effect.
+func (s *suite) editEvents(log queue.EventLog, o queue.Owner) {
+	ed, ok := s.storage.(queue.Editor)
+	if !ok {
+		return
+	}
+	free, leased := s.submission(lane("free.test")), s.submission(lane("leased.test"))
+	s.put(free, leased)
+	l := s.one(o, lane("leased.test"))
+	s.edited(ed, queue.Filter{}, queue.Edit{Hold: true}, 2)
+	s.edited(ed, queue.Filter{Dest: "free.test"}, queue.Edit{Hold: true}, 1) // it is
+	s.edited(ed, queue.Filter{Dest: "free.test"}, queue.Edit{Release: true, Due: s.clockNow()}, 1)
+	s.edited(ed, queue.Filter{Dest: "free.test"}, queue.Edit{Drop: true}, 1)
+	s.must(s.storage.Finish(ctx, &queue.Outcome{Lease: l, Due: s.clockNow()}))
+	got, err := log.NextEvents(ctx, o, 10)
+	s.must(err)
+	var kinds []string
+	for _, e := range got {
+		kinds = append(kinds, e.Kind.String()+" "+e.Lane.Dest)
+	}
+	if want := []string{"held free.test", "released free.test", "dropped free.test", "held leased.test"}; !slices.Equal(kinds, want) {
+		s.Errorf("events %q, want %q", kinds, want)
+	}
 }
