@@ -28,15 +28,15 @@ type Queue struct {
 
 	// Concurrency bounds the deliveries at one time; 0 = 200.
 	Concurrency int
-	// PerTenant bounds those of one tenant; 0 = Concurrency.
+	// PerTenant bounds those of one tenant; 0 or negative = Concurrency.
 	PerTenant int
 	// PerSite bounds those to one site, which starts at a quarter of it and
-	// earns the rest; 0 = 20.
+	// earns the rest; 0 = 20, negative = Concurrency.
 	PerSite int
 	// TenantConcurrency and SiteConcurrency, if not nil, say it for one of
 	// them; 0 = PerTenant, PerSite.
 	TenantConcurrency, SiteConcurrency func(name string) int
-	// PerLane bounds those of one lane; 0 = PerSite.
+	// PerLane bounds those of one lane; 0 = PerSite, negative = Concurrency.
 	PerLane int
 	// Limiter bounds rates; nil = none does. Queues that share a Storage share
 	// the limits of tenants and sites above: each takes its part. Rates they

@@ -209,6 +209,26 @@ func TestPerTenantAndPerLane(t *testing.T) {
 	})
 }
 
+// Negative limits are none: all that Concurrency allows may go to one site.
+func TestNoLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.q.Concurrency, w.q.PerTenant, w.q.PerSite, w.q.PerLane = 40, -1, -1, -1
+		w.tr.Took = time.Second
+		w.fill(2000, "t", "one.test", 0)
+		w.run()
+		time.Sleep(36 * time.Second)
+		if n := w.tr.Most("one.test"); n != 40 {
+			t.Errorf("grew to %d deliveries, want 40", n)
+		}
+		time.Sleep(time.Minute)
+		w.stop()
+		if len(w.left()) != 0 {
+			t.Errorf("%d left", len(w.left()))
+		}
+	})
+}
+
 // Lanes of one site share its room, the higher priority first; the lower does
 // not starve.
 func TestPriority(t *testing.T) {
