@@ -73,6 +73,7 @@ var rules = []rule{
 	{pkg: "queue/webhook", ours: "queue smtp mime mime/report"},
 	{pkg: "queue/feedback", ours: "queue smtp smtp/returnpath mime mime/report"},
 	{pkg: "queue/diskqueue", ours: "queue smtp", third: pebble}, // with store/diskstore the only ones
+	{pkg: "queue/pgqueue", ours: "queue smtp", third: pgx},
 	{pkg: "queue/*", ours: "queue smtp"},
 	// The store.
 	{pkg: "store"},
@@ -91,6 +92,7 @@ var rules = []rule{
 	// The rest.
 	{pkg: "examples/*", ours: "* !internal/*", third: sasl + " " + dns, bare: true},
 	{pkg: "internal/imapwire", ours: "imap"},
+	{pkg: "internal/pgnotify", third: pgx},
 	{pkg: "internal/*", ours: "smtp imap pop3 mime"},
 }
 

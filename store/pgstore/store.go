@@ -111,6 +111,7 @@ func setDefault[T int | time.Duration](v *T, def T) {
 // Close ends what runs in the background. Calls under way end on their own.
 func (s *Store) Close() error {
 	s.cancel()
+	s.hub.line.Close()
 	s.running.Wait()
 	return nil
 }
