@@ -1,0 +1,24 @@
+// Package pgqueue keeps a queue in PostgreSQL, for any number of nodes at once.
+//
+//	pool, err := pgxpool.New(ctx, "postgres://…")
+//	…
+//	s, err := pgqueue.Open(ctx, pool, pgqueue.Options{})
+//	…
+//	q := queue.New(s, transport)
+//
+// Storage.PutTx stores a message within a transaction of the adopter's own: it
+// is queued if, and only if, that transaction commits. PutSQL does the same for
+// database/sql.
+//
+//	sub, err := q.Prepare(ctx, queue.Mail{…, Key: "order 17"})
+//	…
+//	err = s.PutTx(ctx, tx, sub)
+//
+// The tables are plain ones beside the adopter's, and are described in
+// schema.sql, which Open brings up to date. Nodes share the work by leases: a
+// node that stops renewing is dead, and its entries are taken over. Times are by
+// the database's clock. No transaction is held during a delivery.
+//
+// PostgreSQL 14 or later is needed, and behind PgBouncer in transaction mode a
+// pool with pgx.QueryExecModeExec.
+package pgqueue

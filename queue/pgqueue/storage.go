@@ -1,0 +1,196 @@
+package pgqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/postrider/postrider/internal/pgnotify"
+	"github.com/postrider/postrider/queue"
+)
+
+// Options are how a Storage is to be; the zero value will do.
+type Options struct {
+	// Schema is where the tables are; "" = "postrider". They all begin with
+	// "queue_", so it may be one that is used for more.
+	Schema string
+	// KeepEvents turns the event log on. Events that nobody acknowledges stay.
+	KeepEvents bool
+	// Timeout is how long one call may take at most; 0 = one minute, negative
+	// = no limit but the caller's.
+	Timeout time.Duration
+	// Now is the clock; nil = the database's. It is for tests.
+	Now func() time.Time
+	// Log hears of what goes wrong in the background; nil = slog.Default().
+	Log *slog.Logger
+}
+
+const (
+	defaultSchema  = "postrider"
+	defaultTimeout = time.Minute
+)
+
+// Storage is a queue.Storage, Waker, Lister, Editor and EventLog in
+// PostgreSQL. It is safe for concurrent use, by any number of nodes.
+type Storage struct {
+	pool   *pgxpool.Pool
+	o      Options
+	schema string // quoted
+	data   string // names the data: two Storages over the same have the same
+	line   *pgnotify.Line
+
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu   sync.Mutex
+	wake chan struct{}
+}
+
+var (
+	_ queue.Storage  = (*Storage)(nil)
+	_ queue.Waker    = (*Storage)(nil)
+	_ queue.Lister   = (*Storage)(nil)
+	_ queue.Editor   = (*Storage)(nil)
+	_ queue.EventLog = (*Storage)(nil)
+)
+
+// ErrUnavailable wraps what the database says when it cannot be asked: whether
+// something was written may be unknown.
+var ErrUnavailable = errors.New("pgqueue: the database is unavailable")
+
+// Open opens the queue in a database, and makes its tables or brings them up
+// to date. The pool stays the caller's: close it after the Storage.
+func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Storage, error) {
+	if o.Schema == "" {
+		o.Schema = defaultSchema
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	s := &Storage{pool: pool, o: o, schema: pgx.Identifier{o.Schema}.Sanitize()}
+	if err := s.migrate(ctx); err != nil {
+		return nil, fail(err)
+	}
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.line = pgnotify.New(pool, o.Schema+"_queue", o.Log, func(string) { s.wakeUp() })
+	s.running.Go(s.sweepNowAndThen)
+	return s, nil
+}
+
+// Close ends what runs in the background. Calls under way end on their own.
+func (s *Storage) Close() error {
+	s.cancel()
+	s.line.Close()
+	s.running.Wait()
+	return nil
+}
+
+// sql puts the schema's name into a statement.
+func (s *Storage) sql(text string) string { return strings.ReplaceAll(text, "{s}", s.schema) }
+
+// bounded gives ctx the Timeout.
+func (s *Storage) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.o.Timeout < 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, s.o.Timeout)
+}
+
+// now is an argument for coalesce($n, clock_timestamp()): nil means the
+// database's clock.
+func (s *Storage) now() *time.Time {
+	if s.o.Now == nil {
+		return nil
+	}
+	t := s.o.Now()
+	return &t
+}
+
+// What PostgreSQL calls the errors that mean something here.
+const (
+	serialization = "40001"
+	deadlock      = "40P01"
+	diskFull      = "53100"
+	tooLarge      = "54000" // program limits
+)
+
+func code(err error) string {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+// fail turns an error of the database into one of package queue's. Those of a
+// context are left as they are.
+func fail(err error) error {
+	switch {
+	case err == nil, errors.Is(err, context.Canceled), known(err):
+		return err
+	case code(err) == diskFull || code(err) == tooLarge:
+		return fmt.Errorf("%w: %w", queue.ErrFull, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+func known(err error) bool {
+	for _, e := range []error{queue.ErrFull, queue.ErrLeaseLost, queue.ErrNotFound, ErrUnavailable, ErrVersion, errSubmission, errClosed, errOutcome, errBody} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// transact runs f in a transaction, again if PostgreSQL asks for it.
+func (s *Storage) transact(ctx context.Context, f func(ctx context.Context, tx pgx.Tx) error) error {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	for tries := 0; ; tries++ {
+		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return f(ctx, tx) })
+		if c := code(err); (c == deadlock || c == serialization) && tries < 5 && ctx.Err() == nil {
+			continue
+		}
+		return fail(err)
+	}
+}
+
+// Wake implements queue.Waker.
+func (s *Storage) Wake() <-chan struct{} {
+	s.line.Listen()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wake == nil {
+		s.wake = make(chan struct{})
+	}
+	return s.wake
+}
+
+// wakeUp wakes the queues of this process.
+func (s *Storage) wakeUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wake != nil {
+		close(s.wake)
+		s.wake = nil
+	}
+}
+
+// changed wakes the queues of all nodes.
+func (s *Storage) changed() {
+	s.wakeUp()
+	s.line.Tell("-")
+}
