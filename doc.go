@@ -22,10 +22,10 @@
 //     mail and delivers to it, under DANE (mx/dane) and MTA-STS (mx/mtasts);
 //     mx/tlsrpt reports how TLS went, mx/resolver asks DNS, mx/mxtest fakes it.
 //   - [github.com/postrider/postrider/queue] keeps outgoing mail until its fate
-//     is known: lanes, leases, retries, bounces. queue/memqueue and
-//     queue/diskqueue are storages, queue/submission the way in,
-//     queue/feedback reads what comes back, queue/webhook tells of it, and
-//     queue/queuetest proves a storage of your own.
+//     is known: lanes, leases, retries, bounces. queue/memqueue,
+//     queue/diskqueue and queue/pgqueue are storages, queue/submission is the
+//     way in, queue/feedback reads what comes back, queue/webhook tells of it,
+//     and queue/queuetest proves a storage of your own.
 //   - [github.com/postrider/postrider/auth] authenticates messages: auth/spf,
 //     auth/dkim, auth/dmarc, auth/arc, and auth/verify that runs them in one pass;
 //     auth/login authenticates users for every server.

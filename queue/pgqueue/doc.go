@@ -4,7 +4,7 @@
 //	…
 //	s, err := pgqueue.Open(ctx, pool, pgqueue.Options{})
 //	…
-//	q := queue.New(s, transport)
+//	q := &queue.Queue{Storage: s, Transport: …}
 //
 // Storage.PutTx stores a message within a transaction of the adopter's own: it
 // is queued if, and only if, that transaction commits. PutSQL does the same for

@@ -29,12 +29,13 @@ func (s *Storage) NextEvents(ctx context.Context, o queue.Owner, max int) ([]que
 		return nil, err
 	}
 	var out []queue.Event
+	call := newCall()
 	err := s.transact(ctx, func(ctx context.Context, t pgx.Tx) error {
 		if err := s.alive(ctx, t, o); err != nil {
 			return err
 		}
 		rows, err := t.Query(ctx, s.sql(`WITH picked AS (SELECT n FROM {s}.queue_events WHERE owner IS NULL ORDER BY n LIMIT $2 FOR UPDATE SKIP LOCKED)
-			UPDATE {s}.queue_events e SET owner = $1 FROM picked WHERE e.n = picked.n RETURNING e.n, e.event`), string(o), max)
+			UPDATE {s}.queue_events e SET owner = $1, call = $3 FROM picked WHERE e.n = picked.n RETURNING e.n, e.event`), string(o), max, call)
 		if err != nil {
 			return err
 		}
@@ -56,6 +57,7 @@ func (s *Storage) NextEvents(ctx context.Context, o queue.Owner, max int) ([]que
 		}
 		return err
 	})
+	s.failed(call, err)
 	return out, err
 }
 

@@ -18,8 +18,12 @@ import (
 // clock is the time by the storage's clock, as SQL: its argument is s.now().
 const clock = `coalesce(@now::timestamptz, clock_timestamp())`
 
-// bury finds owners that were not renewed in time, and frees what they held.
+// bury finds owners that were not renewed in time, and frees what they held,
+// and what a call that failed may have leased.
 func (s *Storage) bury(ctx context.Context) error {
+	if err := s.recall(ctx); err != nil {
+		return err
+	}
 	var freed bool
 	err := s.transact(ctx, func(ctx context.Context, t pgx.Tx) error {
 		freed = false
@@ -32,7 +36,7 @@ func (s *Storage) bury(ctx context.Context) error {
 			return err
 		}
 		freed = true
-		return s.free(ctx, t, dead)
+		return s.free(ctx, t, `owner = ANY(@dead)`, pgx.NamedArgs{"dead": dead})
 	})
 	if err == nil && freed {
 		s.changed()
@@ -40,9 +44,10 @@ func (s *Storage) bury(ctx context.Context) error {
 	return err
 }
 
-// free gives back what dead owners held, with the edits made meanwhile.
-func (s *Storage) free(ctx context.Context, t pgx.Tx, dead []string) error {
-	edited, err := s.entries(ctx, t, `e.owner = ANY(@dead) AND EXISTS (SELECT FROM {s}.queue_edits x WHERE x.entry = e.id) FOR UPDATE OF e`, pgx.NamedArgs{"dead": dead})
+// free gives back what is leased and fits a condition, with the edits made
+// meanwhile.
+func (s *Storage) free(ctx context.Context, t pgx.Tx, which string, args pgx.NamedArgs) error {
+	edited, err := s.entries(ctx, t, `e.`+which+` AND EXISTS (SELECT FROM {s}.queue_edits x WHERE x.entry = e.id) FOR UPDATE OF e`, args)
 	if err != nil {
 		return err
 	}
@@ -51,11 +56,12 @@ func (s *Storage) free(ctx context.Context, t pgx.Tx, dead []string) error {
 			return err
 		}
 	}
-	if _, err := t.Exec(ctx, s.sql(`UPDATE {s}.queue_entries SET owner = NULL WHERE owner = ANY($1)`), dead); err != nil {
-		return err
+	for _, table := range []string{"queue_entries", "queue_events"} {
+		if _, err := t.Exec(ctx, s.sql(`UPDATE {s}.`+table+` SET owner = NULL WHERE `+which), args); err != nil {
+			return err
+		}
 	}
-	_, err = t.Exec(ctx, s.sql(`UPDATE {s}.queue_events SET owner = NULL WHERE owner = ANY($1)`), dead)
-	return err
+	return nil
 }
 
 // row is an entry as it is stored.
@@ -163,6 +169,7 @@ func (s *Storage) Lease(ctx context.Context, o queue.Owner, want []queue.Want) (
 		return nil, err
 	}
 	var out []*queue.Lease
+	call := newCall()
 	err := s.transact(ctx, func(ctx context.Context, t pgx.Tx) error {
 		out = nil
 		if err := s.alive(ctx, t, o); err != nil {
@@ -175,9 +182,9 @@ func (s *Storage) Lease(ctx context.Context, o queue.Owner, want []queue.Want) (
 				which = `alarm <= ` + clock + ` ORDER BY alarm`
 			}
 			batch.Queue(s.sql(`WITH picked AS (SELECT id FROM {s}.queue_entries WHERE owner IS NULL AND NOT held AND `+which+` LIMIT @max FOR UPDATE SKIP LOCKED)
-				UPDATE {s}.queue_entries e SET owner = @owner, token = e.token + 1 FROM picked, {s}.queue_messages m
+				UPDATE {s}.queue_entries e SET owner = @owner, token = e.token + 1, call = @call FROM picked, {s}.queue_messages m
 				WHERE e.id = picked.id AND m.id = e.message RETURNING `+columns),
-				pgx.NamedArgs{"dest": text(w.Lane.Dest), "tenant": text(w.Lane.Tenant), "priority": w.Lane.Priority, "max": w.Max, "owner": string(o), "now": s.now()}).
+				pgx.NamedArgs{"dest": text(w.Lane.Dest), "tenant": text(w.Lane.Tenant), "priority": w.Lane.Priority, "max": w.Max, "owner": string(o), "call": call, "now": s.now()}).
 				Query(func(rows pgx.Rows) error {
 					found, err := pgx.CollectRows(rows, scan)
 					slices.SortFunc(found, func(a, b row) int {
@@ -197,6 +204,7 @@ func (s *Storage) Lease(ctx context.Context, o queue.Owner, want []queue.Want) (
 		}
 		return t.SendBatch(ctx, batch).Close()
 	})
+	s.failed(call, err)
 	return out, err
 }
 
@@ -245,7 +253,7 @@ func (s *Storage) Finish(ctx context.Context, out *queue.Outcome) error {
 		return err
 	}
 	var done puts
-	wake := false
+	wake, call := false, newCall()
 	err := s.transact(ctx, func(ctx context.Context, t pgx.Tx) (err error) {
 		wake = false
 		if err := s.alive(ctx, t, out.Lease.Owner); err != nil {
@@ -268,7 +276,7 @@ func (s *Storage) Finish(ctx context.Context, out *queue.Outcome) error {
 			return fmt.Errorf("%w: %d results for the %d recipients left", errOutcome, len(out.Last), len(left))
 		}
 		x := &pgxTx{tx: t}
-		if done, err = s.put(ctx, x, out.Put); err != nil {
+		if done, err = s.put(ctx, x, call, out.Put); err != nil {
 			return err
 		}
 		if err := errors.Join(s.logEvents(ctx, x, out.Events), x.flush(ctx)); err != nil {
@@ -291,6 +299,7 @@ func (s *Storage) Finish(ctx context.Context, out *queue.Outcome) error {
 		return s.settle(ctx, t, e)
 	})
 	if err != nil {
+		s.failed(call, err)
 		return err
 	}
 	done.apply()

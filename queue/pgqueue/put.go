@@ -3,6 +3,7 @@ package pgqueue
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -28,11 +29,13 @@ func (s *Storage) Put(ctx context.Context, subs ...*queue.Submission) error {
 		return err
 	}
 	var done puts
+	call := newCall()
 	err := s.transact(ctx, func(ctx context.Context, t pgx.Tx) (err error) {
-		done, err = s.put(ctx, &pgxTx{tx: t}, subs)
+		done, err = s.put(ctx, &pgxTx{tx: t}, call, subs)
 		return err
 	})
 	if err != nil {
+		s.failed(call, err)
 		return err
 	}
 	done.apply()
@@ -63,7 +66,7 @@ func (s *Storage) putTx(ctx context.Context, t tx, subs []*queue.Submission) err
 	if err := check(subs); err != nil {
 		return err
 	}
-	done, err := s.put(ctx, t, subs)
+	done, err := s.put(ctx, t, newCall(), subs)
 	if err != nil {
 		return fail(err)
 	}
@@ -123,7 +126,7 @@ func (p puts) stored() bool {
 	return false
 }
 
-func (s *Storage) put(ctx context.Context, t tx, subs []*queue.Submission) (_ puts, err error) {
+func (s *Storage) put(ctx context.Context, t tx, call int64, subs []*queue.Submission) (_ puts, err error) {
 	done := make(puts, len(subs))
 	bodies := make(map[queue.Staged]queue.ID)
 	for i, sub := range subs {
@@ -177,7 +180,7 @@ func (s *Storage) put(ctx context.Context, t tx, subs []*queue.Submission) (_ pu
 			}
 		}
 		for _, e := range sub.Entries {
-			if err := s.putEntry(ctx, t, &m, e); err != nil {
+			if err := s.putEntry(ctx, t, call, &m, e); err != nil {
 				return nil, err
 			}
 		}
@@ -207,8 +210,7 @@ func (s *Storage) claimKey(ctx context.Context, t tx, m *queue.Message) (queue.I
 }
 
 func parseUUID(s string) (id queue.ID, err error) {
-	var b []byte
-	if _, err = fmt.Sscanf(strings.ReplaceAll(s, "-", ""), "%x", &b); err == nil && len(b) == len(id) {
+	if b, err := hex.DecodeString(strings.ReplaceAll(s, "-", "")); err == nil && len(b) == len(id) {
 		copy(id[:], b)
 		return id, nil
 	}
@@ -216,17 +218,17 @@ func parseUUID(s string) (id queue.ID, err error) {
 }
 
 // putEntry stores an entry, born leased if its owner lives.
-func (s *Storage) putEntry(ctx context.Context, t tx, m *queue.Message, e *queue.Entry) error {
+func (s *Storage) putEntry(ctx context.Context, t tx, call int64, m *queue.Message, e *queue.Entry) error {
 	var owner any
 	if e.Owner != "" && !e.Held {
 		owner = string(e.Owner)
 	}
 	recipients := recipientsOf(e)
-	return t.later(ctx, s.sql(`INSERT INTO {s}.queue_entries (id, message, dest, tenant, priority, sender, recipients, due, alarm, held, suspended, attempt, owner, token, entry)
-		SELECT $1::uuid, $2::uuid, $3, $4, $5::smallint, $6, $7::text[], $8::timestamptz, $9::timestamptz, $10::boolean, $11::boolean, $12::int, o.owner, CASE WHEN o.owner IS NULL THEN 0 ELSE 1 END, $13::json
+	return t.later(ctx, s.sql(`INSERT INTO {s}.queue_entries (id, message, dest, tenant, priority, sender, recipients, due, alarm, held, suspended, attempt, owner, token, call, entry)
+		SELECT $1::uuid, $2::uuid, $3, $4, $5::smallint, $6, $7::text[], $8::timestamptz, $9::timestamptz, $10::boolean, $11::boolean, $12::int, o.owner, CASE WHEN o.owner IS NULL THEN 0 ELSE 1 END, $16::bigint, $13::json
 		FROM (SELECT 1) one LEFT JOIN {s}.queue_owners o ON o.owner = $14::text AND NOT o.dead AND o.until > coalesce($15::timestamptz, clock_timestamp())`),
 		uuid(e.ID), uuid(m.ID), text(e.Lane.Dest), text(e.Lane.Tenant), int64(e.Lane.Priority), senderOf(e), recipients, e.Due, never(e.Alarm), e.Held, e.Suspended, int64(e.Attempt),
-		encode(entryOf(e)), owner, s.now())
+		encode(entryOf(e)), owner, s.now(), call)
 }
 
 func senderOf(e *queue.Entry) string {

@@ -62,11 +62,13 @@ CREATE TABLE {s}.queue_entries (
 	attempt    int NOT NULL,
 	owner      text COLLATE "C",          -- who leases it
 	token      bigint NOT NULL DEFAULT 0, -- how often it was leased
+	call       bigint,                    -- which call leased it
 	entry      json NOT NULL              -- envelope, last results
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
 CREATE INDEX queue_entries_lane ON {s}.queue_entries (dest, tenant, priority, due, id) WHERE owner IS NULL AND NOT held;
 CREATE INDEX queue_entries_alarm ON {s}.queue_entries (alarm) WHERE owner IS NULL AND NOT held AND alarm IS NOT NULL;
 CREATE INDEX queue_entries_owner ON {s}.queue_entries (owner) WHERE owner IS NOT NULL;
+CREATE INDEX queue_entries_call ON {s}.queue_entries (call) WHERE owner IS NOT NULL;
 CREATE INDEX queue_entries_message ON {s}.queue_entries (message);
 
 -- Changes to entries that are leased, until their lease is over.
@@ -99,6 +101,7 @@ CREATE TABLE {s}.queue_events (
 	n     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	id    uuid NOT NULL,
 	owner text COLLATE "C",
+	call  bigint,
 	event json NOT NULL
 );
 CREATE INDEX queue_events_id ON {s}.queue_events (id);

@@ -51,8 +51,9 @@ type Storage struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	mu   sync.Mutex
-	wake chan struct{}
+	mu    sync.Mutex
+	wake  chan struct{}
+	calls map[int64]time.Time // that failed, and how long to look for them
 }
 
 var (

@@ -88,6 +88,6 @@ func (s *Storage) orphans(ctx context.Context) error {
 		if err != nil || len(dead) == 0 {
 			return err
 		}
-		return s.free(ctx, t, dead)
+		return s.free(ctx, t, `owner = ANY(@dead)`, pgx.NamedArgs{"dead": dead})
 	})
 }
