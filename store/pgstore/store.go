@@ -137,6 +137,18 @@ func (s *Store) Account(ctx context.Context, id string) (store.Account, error) {
 	return a, nil
 }
 
+// Accounts returns the names of all accounts, sorted.
+func (s *Store) Accounts(ctx context.Context) ([]string, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, s.sql(`SELECT id FROM {s}.accounts ORDER BY id`))
+	if err != nil {
+		return nil, fail(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return ids, fail(err)
+}
+
 // CreateAccount makes an account with an empty Inbox; store.ErrExist.
 func (s *Store) CreateAccount(ctx context.Context, id string) error {
 	if !storable(id) {
