@@ -107,8 +107,11 @@ func (s *Storage) Edit(ctx context.Context, f queue.Filter, c queue.Edit) (int, 
 				}
 				continue
 			}
-			var err error
-			if c.Apply(r.Entry, s.clockNow()) {
+			gone, err := s.apply(ctx, t, &c, r.Entry)
+			if err != nil {
+				return err
+			}
+			if gone {
 				err = s.remove(ctx, t, r.Entry)
 			} else {
 				err = s.write(ctx, t, r.Entry)

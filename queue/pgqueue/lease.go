@@ -356,11 +356,27 @@ func (s *Storage) settle(ctx context.Context, t pgx.Tx, e *queue.Entry) error {
 	slices.SortFunc(edits, func(a, b numbered) int { return int(a.n - b.n) })
 	for i := range edits {
 		c := edits[i].edit.queueEdit()
-		if c.Apply(e, s.clockNow()) {
+		gone, err := s.apply(ctx, t, &c, e)
+		if err != nil {
+			return err
+		}
+		if gone {
 			return s.remove(ctx, t, e)
 		}
 	}
 	return s.write(ctx, t, e)
+}
+
+// apply changes an entry, and logs what is to be told of it.
+func (s *Storage) apply(ctx context.Context, t pgx.Tx, c *queue.Edit, e *queue.Entry) (gone bool, err error) {
+	now := s.clockNow()
+	if ev, ok := c.Event(e, now); ok {
+		x := &pgxTx{tx: t}
+		if err := errors.Join(s.logEvents(ctx, x, []queue.Event{ev}), x.flush(ctx)); err != nil {
+			return false, err
+		}
+	}
+	return c.Apply(e, now), nil
 }
 
 // write stores an entry that nobody leases.
