@@ -3,6 +3,7 @@ package mx_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -107,6 +108,85 @@ func TestDNSMends(t *testing.T) {
 		d.Set("one.test", "MX 10 mx1.test")
 		if route, err := mx.Lookup(t.Context(), r, "one.test"); err != nil || len(route.Hosts) != 1 {
 			t.Errorf("%+v, %v", route, err)
+		}
+	})
+}
+
+// TestThreeHundredMX: of a domain with more hosts than any has, five are tried.
+func TestThreeHundredMX(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := mxtest.Zone{}
+		for i := range 300 {
+			z["many.test"] = append(z["many.test"], fmt.Sprintf("MX %d mx%d.test", i/3, i))
+			z[fmt.Sprintf("mx%d.test", i)] = []string{fmt.Sprintf("A 10.9.%d.%d", i/100, i%100)}
+		}
+		dns := mxtest.NewDNS(z)
+		route, err := mx.Lookup(t.Context(), dns, "many.test")
+		if err != nil || len(route.Hosts) != 50 || route.Hosts[0].Pref != 0 || route.Hosts[49].Pref != 16 {
+			t.Fatalf("%d hosts, %v", len(route.Hosts), err)
+		}
+		n := &network{}
+		s := &mx.Sender{Resolver: dns, Dialer: smtpclient.Dialer{DialContext: n.DialContext}}
+		check(t, s.Deliver(t.Context(), envelope(t, "c@many.test"), strings.NewReader(message)), "451 4.4.1 host")
+		if got := len(strings.Fields(n.take())); got != 5 {
+			t.Errorf("dialled %d hosts, want 5", got)
+		}
+		if asked := len(dns.Questions()); asked > 30 {
+			t.Errorf("asked %d questions", asked)
+		}
+	})
+}
+
+// TestCNAMELoop: a domain, or a host, whose aliases lead in a circle, is a
+// failure of its DNS; it costs few questions.
+func TestCNAMELoop(t *testing.T) {
+	dns := mxtest.NewDNS(mxtest.Zone{
+		"loop.test": {"CNAME loop2.test"}, "loop2.test": {"CNAME loop.test"},
+		"self.test": {"CNAME self.test"},
+		"host.test": {"MX 10 loop.test"},
+	})
+	n := &network{}
+	s := &mx.Sender{Resolver: dns, Dialer: smtpclient.Dialer{DialContext: n.DialContext}}
+	for _, to := range []string{"c@loop.test", "c@self.test", "c@host.test"} {
+		before := len(dns.Questions())
+		check(t, s.Deliver(t.Context(), envelope(t, to), strings.NewReader(message)), "451 4.4.3 route")
+		if asked := len(dns.Questions()) - before; asked > 20 {
+			t.Errorf("%s: asked %d questions", to, asked)
+		}
+	}
+	if got := n.take(); got != "" {
+		t.Errorf("dialled %q", got)
+	}
+}
+
+// TestLameServer: a server that names others instead of answering says nothing
+// of the domain: its mail waits, and is not sent to the domain's own address.
+func TestLameServer(t *testing.T) {
+	dns := mxtest.NewDNS(mxtest.Zone{"lame.test": {"LAME MX", "A 10.0.0.1"}, "refused.test": {"REFUSED"}})
+	n := &network{}
+	s := &mx.Sender{Resolver: dns, Dialer: smtpclient.Dialer{DialContext: n.DialContext}}
+	check(t, s.Deliver(t.Context(), envelope(t, "c@lame.test", "c@refused.test"), strings.NewReader(message)), "451 4.4.3 route", "451 4.4.3 route")
+	if got := n.take(); got != "" {
+		t.Errorf("dialled %q", got)
+	}
+}
+
+// TestSlowDNS: answers that take their time are waited for, up to the
+// resolver's limit.
+func TestSlowDNS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dns := mxtest.NewDNS(mxtest.Zone{"slow.test": {"DELAY 2s", "MX 10 mx.test"}, "slower.test": {"DELAY 1h", "MX 10 mx.test"}})
+		r := &resolver.Resolver{Servers: []string{"127.0.0.1:53"}, DialContext: dns.DialContext}
+		for _, tt := range []struct {
+			domain string
+			ok     bool
+			took   time.Duration
+		}{{"slow.test", true, 2 * time.Second}, {"slower.test", false, 6 * time.Second}} {
+			begun := time.Now()
+			_, err := mx.Lookup(t.Context(), r, tt.domain)
+			if took := time.Since(begun); (err == nil) != tt.ok || took != tt.took {
+				t.Errorf("%s: %v after %v", tt.domain, err, took)
+			}
 		}
 	})
 }

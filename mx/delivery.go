@@ -243,8 +243,16 @@ func (d *delivery) host(ctx context.Context, h Host, warm map[string]string) {
 	if !ok {
 		return
 	}
+	four, failed := s.failedBy(h.Name)
+	last := func(a netip.AddrPort) bool { return failed && a.Addr().Is4() == four }
+	if len(targets) > 1 && last(targets[0]) && !last(targets[1]) {
+		// By turns, but the other family first.
+		for i := 0; i+1 < len(targets) && last(targets[i]) && !last(targets[i+1]); i += 2 {
+			targets[i], targets[i+1] = targets[i+1], targets[i]
+		}
+	}
 	if w, ok := warm[h.Name]; ok {
-		if i := slices.IndexFunc(targets, func(a netip.AddrPort) bool { return a.String() == w }); i > 0 {
+		if i := slices.IndexFunc(targets, func(a netip.AddrPort) bool { return a.String() == w }); i > 0 && (!last(targets[i]) || last(targets[0])) {
 			targets[0], targets[i] = targets[i], targets[0]
 		}
 	}
@@ -303,6 +311,7 @@ func (d *delivery) send(ctx context.Context, h Host, addr netip.AddrPort, t smtp
 		results = d.s.Dialer.Send(ctx, t, &d.env, d.body)
 	}
 	told := Attempt{Host: h.Name, Addr: addr, TLSA: policy.tlsa}
+	good, bad := false, false
 	var left []int
 	var to []smtp.Recipient
 	for k, res := range results {
@@ -314,7 +323,9 @@ func (d *delivery) send(ctx context.Context, h Host, addr netip.AddrPort, t smtp
 			told.Err = res.Err
 		}
 		var e *smtp.Error
-		if res.Err != nil && errors.As(res.Err, &e) && d.another(ctx, e) {
+		errors.As(res.Err, &e)
+		good, bad = good || res.Err == nil, bad || e != nil && ofAddress(e) && ctx.Err() == nil
+		if e != nil && d.another(ctx, e) {
 			e = d.final(e)
 			d.note(e)
 			d.results[i] = smtp.Result{Err: d.best, Reply: res.Reply, Hop: res.Hop}
@@ -328,11 +339,21 @@ func (d *delivery) send(ctx context.Context, h Host, addr netip.AddrPort, t smtp
 		d.results[i] = res
 	}
 	d.left, d.env.To = left, to
+	if good || bad {
+		d.s.outcome(h.Name, addr.Addr(), bad)
+	}
 	told.TLS = d.tlsProblem(policy, told.Hop, told.Err)
 	if told.Hop != nil && told.Hop.TLSErr != nil {
 		d.s.setBroken(h.Name)
 	}
 	d.tell(told)
+}
+
+// ofAddress reports whether e may be about the address that mail came from or
+// went to, so that the other family may do better: the host failed, or its
+// policy refuses for now (RFC 3463 §3.8).
+func ofAddress(e *smtp.Error) bool {
+	return e.Scope == smtp.ScopeHost || e.Temporary() && (e.Enhanced[1] == 7 || e.Enhanced[1] == 0)
 }
 
 // another reports whether e asks for another host. 5yz in place of the

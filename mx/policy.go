@@ -189,7 +189,11 @@ func (d *delivery) tlsProblem(p hostPolicy, hop *smtp.Hop, err error) error {
 	case hop.TLS == 0 && err == nil:
 		return fmt.Errorf("mx: no TLS: %w", smtpclient.ErrTLSRequired)
 	case d.sts != nil && len(p.tlsa) == 0 && hop.TLS != 0 && hop.Auth == "" && p.need != smtpclient.Verified:
-		return errUnverified // the policy is being tested
+		// The policy is being tested.
+		if hop.AuthErr != nil {
+			return fmt.Errorf("%w: %w", errUnverified, hop.AuthErr)
+		}
+		return errUnverified
 	}
 	return nil
 }

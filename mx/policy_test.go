@@ -2,6 +2,7 @@ package mx_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -63,7 +64,7 @@ func TestMTASTS(t *testing.T) {
 		{"another host", "enforce mx2.a.test", "x@a.test", false, nil, "451 4.7.5 host", "not in policy, failed"},
 		{"another host, tested", "testing mx2.a.test", "x@a.test", false, nil, "250", "not in policy; TLS pkix"},
 		{"another certificate", "enforce mx.b.test", "x@b.test", false, nil, "451 4.7.5 host", "handshake, failed"},
-		{"another certificate, tested", "testing mx.b.test", "x@b.test", false, nil, "250", "unverified"},
+		{"another certificate, tested", "testing mx.b.test", "x@b.test", false, nil, "250", "unverified: another name"},
 		{"no TLS", "enforce mx.a.test", "x@a.test", true, nil, "451 4.7.4 host", "no TLS, failed"},
 		{"no TLS, tested", "testing mx.a.test", "x@a.test", true, nil, "250", "no TLS"},
 		{"none", "none", "x@a.test", true, nil, "250", "plain"},
@@ -118,6 +119,9 @@ func tellOf(a mx.Attempt) string {
 		s = append(s, "no TLS")
 	case a.TLS != nil && a.Err == nil:
 		s = append(s, "unverified")
+		if errors.As(a.TLS, new(x509.HostnameError)) {
+			s[len(s)-1] += ": another name"
+		}
 	case a.Err == nil && a.Hop != nil && a.Hop.TLS != 0:
 		s = append(s, strings.TrimSpace("TLS "+a.Hop.Auth))
 	case a.Err == nil && a.Hop != nil:

@@ -48,8 +48,10 @@ type Answer struct {
 	MX   []*net.MX
 	Addr []netip.Addr
 	TXT  []string // the strings of each record joined
-	PTR  []string
-	TLSA []TLSA
+	// Strings are those of each TXT record before they were joined.
+	Strings [][]string
+	PTR     []string
+	TLSA    []TLSA
 }
 
 // TLSA is a record that binds a certificate to a name (RFC 6698 §2.1).

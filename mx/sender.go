@@ -73,6 +73,7 @@ type Sender struct {
 	mu     sync.Mutex
 	sites  map[string]site
 	broken map[string]time.Time // hosts whose TLS failed, and when
+	failed map[string]failed    // hosts that failed lately, by one family
 }
 
 // Source is a local address to send from.
@@ -114,7 +115,49 @@ func (s *Sender) setBroken(host string) {
 	}
 }
 
-// Bounds of what Group keeps, and of hosts whose TLS is broken.
+// failed is the family of addresses by which a host failed last, and when.
+type failed struct {
+	four bool
+	at   time.Time
+}
+
+// failedFor is how long that is remembered.
+const failedFor = time.Hour
+
+// failedBy reports which family to leave for last at a host, if any.
+func (s *Sender) failedBy(host string) (four, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, ok := s.failed[host]
+	return f.four, ok && time.Since(f.at) < failedFor
+}
+
+// outcome remembers how an address of a host did: bad is a failure that the
+// other family may not have.
+func (s *Sender) outcome(host string, addr netip.Addr, bad bool) {
+	now := time.Now()
+	four := addr.Unmap().Is4()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !bad {
+		if f, ok := s.failed[host]; ok && f.four == four {
+			delete(s.failed, host)
+		}
+		return
+	}
+	if s.failed == nil {
+		s.failed = map[string]failed{}
+	}
+	if len(s.failed) >= maxSites {
+		maps.DeleteFunc(s.failed, func(_ string, f failed) bool { return now.Sub(f.at) >= failedFor })
+	}
+	if len(s.failed) < maxSites {
+		s.failed[host] = failed{four, now}
+	}
+}
+
+// Bounds of what Group keeps, of hosts whose TLS is broken, and of those that
+// failed.
 const (
 	maxSites   = 10_000
 	minSiteAge = 30 * time.Second
@@ -131,6 +174,12 @@ const (
 // host that cannot be reached, that refuses to talk, or that answers with a
 // temporary error of its own; not after an answer about the message or a
 // recipient, and not when the final dot was sent and no answer came.
+//
+// The addresses of a host are tried with IPv6 and IPv4 by turns, IPv6 first.
+// After a failure that may be about the address that mail came from (no
+// connection, 421, a temporary refusal by policy such as 450 4.7.1) the next
+// delivery to the host begins with the other family, for an hour or until the
+// family that failed has delivered.
 //
 // Where TLS is opportunistic, a host whose TLS is broken gets the message in
 // plain text, and for an hour is not asked for TLS again.

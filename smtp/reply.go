@@ -155,6 +155,8 @@ type Hop struct {
 	// TLSErr is why TLS, which was offered, was not used: the handshake
 	// failed, and the message went in plain text.
 	TLSErr error
+	// AuthErr is why nothing was proven of its name although TLS is used.
+	AuthErr error
 	// DSN and DeliverBy say that the hop announced those extensions, so
 	// that notices are its duty now (RFC 3461 §5.2.2, RFC 2852 §4.1.4).
 	DSN, DeliverBy bool

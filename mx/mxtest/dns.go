@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -24,6 +25,7 @@ type DNS struct {
 	err       error // a record that cannot be parsed
 	questions []Question
 	servers   []*dns.Server
+	ends      []chan struct{} // closed by Close
 	wg        sync.WaitGroup
 }
 
@@ -148,8 +150,9 @@ func (d *DNS) Listen(addr string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	udp := &dns.Server{PacketConn: pc, Handler: d.handler("udp")}
-	tcp := &dns.Server{Listener: l, Handler: d.handler("tcp")}
+	end := make(chan struct{})
+	udp := &dns.Server{PacketConn: pc, Handler: d.handler("udp", end)}
+	tcp := &dns.Server{Listener: l, Handler: d.handler("tcp", end)}
 	var up sync.WaitGroup
 	for _, s := range []*dns.Server{udp, tcp} {
 		up.Add(1)
@@ -158,7 +161,7 @@ func (d *DNS) Listen(addr string) (string, error) {
 	}
 	up.Wait()
 	d.mu.Lock()
-	d.servers = append(d.servers, udp, tcp)
+	d.servers, d.ends = append(d.servers, udp, tcp), append(d.ends, end)
 	d.mu.Unlock()
 	return pc.LocalAddr().String(), nil
 }
@@ -166,9 +169,12 @@ func (d *DNS) Listen(addr string) (string, error) {
 // Close stops the servers that Listen started. The resolver in memory goes on.
 func (d *DNS) Close() error {
 	d.mu.Lock()
-	servers := d.servers
-	d.servers = nil
+	servers, ends := d.servers, d.ends
+	d.servers, d.ends = nil, nil
 	d.mu.Unlock()
+	for _, c := range ends {
+		close(c)
+	}
 	for _, s := range servers {
 		s.Shutdown()
 	}
@@ -176,23 +182,34 @@ func (d *DNS) Close() error {
 	return nil
 }
 
-func (d *DNS) handler(network string) dns.HandlerFunc {
+func (d *DNS) handler(network string, end <-chan struct{}) dns.HandlerFunc {
 	return func(w dns.ResponseWriter, q *dns.Msg) {
-		if m := d.answer(q, network, network == "udp"); m != nil {
-			w.WriteMsg(m)
+		m, delay := d.answer(q, network, network == "udp")
+		if m == nil {
+			return
 		}
+		if delay > 0 {
+			t := time.NewTimer(delay)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-end:
+				return
+			}
+		}
+		w.WriteMsg(m)
 	}
 }
 
 // answer returns nil when there is to be no answer. limited says that it must
 // fit a datagram.
-func (d *DNS) answer(q *dns.Msg, network string, limited bool) *dns.Msg {
-	m := &dns.Msg{}
+func (d *DNS) answer(q *dns.Msg, network string, limited bool) (m *dns.Msg, delay time.Duration) {
+	m = &dns.Msg{}
 	m.SetReply(q)
 	m.RecursionAvailable = true
 	if len(q.Question) != 1 || q.Opcode != dns.OpcodeQuery {
 		m.Rcode = dns.RcodeFormatError
-		return m
+		return m, delay
 	}
 	opt := q.IsEdns0()
 	if opt != nil {
@@ -205,7 +222,7 @@ func (d *DNS) answer(q *dns.Msg, network string, limited bool) *dns.Msg {
 	d.questions = append(d.questions, Question{Name: name, Type: dns.Type(qtype).String(), Network: network})
 	if d.err != nil {
 		m.Rcode = dns.RcodeServerFailure
-		return m
+		return m, delay
 	}
 	m.AuthenticatedData = true
 	for range 16 {
@@ -218,9 +235,10 @@ func (d *DNS) answer(q *dns.Msg, network string, limited bool) *dns.Msg {
 			break
 		}
 		m.AuthenticatedData = m.AuthenticatedData && n.secure
+		delay += n.delay
 		switch {
 		case n.fault("TIMEOUT", qtype):
-			return nil
+			return nil, 0
 		case n.fault("SERVFAIL", qtype):
 			m.Rcode = dns.RcodeServerFailure
 		case n.fault("BOGUS", qtype):
@@ -232,9 +250,13 @@ func (d *DNS) answer(q *dns.Msg, network string, limited bool) *dns.Msg {
 			m.Rcode = dns.RcodeRefused
 		case n.fault("NXDOMAIN", qtype):
 			m.Rcode = dns.RcodeNameError
+		case n.fault("LAME", qtype):
+			ns, _ := dns.NewRR(fmt.Sprintf(". %d IN NS ns.test.", defaultTTL))
+			m.RecursionAvailable, m.AuthenticatedData, m.Answer, m.Ns = false, false, nil, []dns.RR{ns}
+			return m, delay
 		case n.fault("TRUNCATE", qtype) && limited:
 			m.Truncated = true
-			return m
+			return m, delay
 		}
 		if m.Rcode != dns.RcodeSuccess {
 			m.AuthenticatedData = false
@@ -268,7 +290,7 @@ func (d *DNS) answer(q *dns.Msg, network string, limited bool) *dns.Msg {
 		}
 		m.Truncate(size)
 	}
-	return m
+	return m, delay
 }
 
 // find returns what is known of name, through a wildcard if need be; exists

@@ -2,8 +2,10 @@ package mxtest
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -27,6 +29,8 @@ import (
 //	NXDOMAIN            there is no such name, whatever stands beside it
 //	TIMEOUT             no answer; the resolver in memory fails at once
 //	TRUNCATE            over UDP the answer is empty and says truncated
+//	LAME                the server does not know, and names others
+//	DELAY 200ms         the answer takes its time
 //
 // SECURE marks a name as proven by DNSSEC: answers that stay within such
 // names have the AD bit.
@@ -34,11 +38,38 @@ type Zone map[string][]string
 
 const defaultTTL = 60
 
+// ParseZone reads records in the form of a master file (RFC 1035 §5.1), with
+// $ORIGIN, $TTL and $GENERATE but without $INCLUDE. origin is where relative
+// names are below, until the file says so itself; "" = the root. An error names
+// the line. Words that make a name misbehave are added to the Zone afterwards.
+func ParseZone(r io.Reader, origin string) (Zone, error) {
+	z := Zone{}
+	p := dns.NewZoneParser(r, dns.Fqdn(origin), "")
+	p.SetDefaultTTL(defaultTTL)
+	for rr, ok := p.Next(); ok; rr, ok = p.Next() {
+		h := rr.Header()
+		if h.Class != dns.ClassINET {
+			return nil, fmt.Errorf("mxtest: %s: class %s", h.Name, dns.Class(h.Class))
+		}
+		name := strings.TrimSuffix(canonical(h.Name), ".")
+		line := fmt.Sprintf("%d %s %s", h.Ttl, dns.Type(h.Rrtype), strings.TrimPrefix(rr.String(), h.String()))
+		if _, err := parseNode(dns.Fqdn(name), []string{line}); err != nil {
+			return nil, err
+		}
+		z[name] = append(z[name], line)
+	}
+	if err := p.Err(); err != nil {
+		return nil, fmt.Errorf("mxtest: %w", err)
+	}
+	return z, nil
+}
+
 // node is what is known of one name.
 type node struct {
 	records []dns.RR
 	faults  map[string]uint16 // word to type, dns.TypeANY = all
 	secure  bool
+	delay   time.Duration
 }
 
 func parseNode(name string, lines []string) (*node, error) {
@@ -58,7 +89,11 @@ func (n *node) parse(name, line string) error {
 	case "SECURE":
 		n.secure = true
 		return nil
-	case "SERVFAIL", "REFUSED", "BOGUS", "NXDOMAIN", "TIMEOUT", "TRUNCATE":
+	case "DELAY":
+		var err error
+		n.delay, err = time.ParseDuration(rest)
+		return err
+	case "SERVFAIL", "REFUSED", "BOGUS", "NXDOMAIN", "TIMEOUT", "TRUNCATE", "LAME":
 		qtype := dns.TypeANY
 		if rest != "" {
 			var ok bool

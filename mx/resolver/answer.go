@@ -65,10 +65,17 @@ func add(a *mx.Answer, rr dns.RR) bool {
 		return true
 	case *dns.TXT:
 		var b strings.Builder
-		for _, s := range rr.Txt {
+		ends := make([]int, len(rr.Txt))
+		for i, s := range rr.Txt {
 			unescape(&b, s)
+			ends[i] = b.Len()
 		}
-		a.TXT = append(a.TXT, b.String())
+		joined, begin := b.String(), 0
+		list := make([]string, len(ends))
+		for i, end := range ends {
+			list[i], begin = joined[begin:end], end
+		}
+		a.TXT, a.Strings = append(a.TXT, joined), append(a.Strings, list)
 		return true
 	case *dns.CNAME: // asked for by type
 		return true

@@ -50,6 +50,8 @@ func (r *Resolver) ask(ctx context.Context, name string, qtype uint16) (msg *dns
 				s.heed(e)
 			}
 			switch {
+			case e == nil && isLame(m):
+				err = fmt.Errorf("%w: lame", ErrServer)
 			case e == nil && (m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError):
 				return m, from, m.AuthenticatedData && (r.trustAD || s.loopback()), nil
 			case e == nil && isBogus(m):
@@ -88,6 +90,12 @@ func isBogus(m *dns.Msg) bool {
 		}
 	}
 	return false
+}
+
+// isLame reports whether a server that does not recurse answered with a hint
+// at others: that says nothing of the name.
+func isLame(m *dns.Msg) bool {
+	return m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0 && !m.Authoritative && !m.RecursionAvailable
 }
 
 // exchange asks one server, over TCP when the answer does not fit UDP.

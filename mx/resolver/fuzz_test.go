@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/postrider/postrider/mx/dane"
 )
 
 // answering is a server that answers every question with the same octets,
@@ -97,6 +99,58 @@ func FuzzAnswer(f *testing.F) {
 		}
 		if a.TTL < 0 || a.TTL > maxTTL*time.Second || len(a.MX)+len(a.Addr)+len(a.TXT)+len(a.PTR)+len(a.TLSA) == 0 {
 			t.Fatalf("%+v", a)
+		}
+	})
+}
+
+// FuzzTLSA: whatever a TLSA record holds on the wire, it is told as it is, or
+// it is an error.
+func FuzzTLSA(f *testing.F) {
+	f.Add([]byte{3, 1, 1, 0xab})
+	f.Add(append([]byte{2, 0, 2}, make([]byte, 64)...))
+	f.Add([]byte{3, 1})
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, rdata []byte) {
+		if len(rdata) > 60_000 {
+			return
+		}
+		m := &dns.Msg{}
+		m.SetQuestion("_25._tcp.a.test.", dns.TypeTLSA)
+		m.Response, m.RecursionAvailable = true, true
+		head, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		head[7] = 1 // one answer
+		b := append(head, 0xc0, 12, 0, 52, 0, 1, 0, 0, 0, 60, byte(len(rdata)>>8), byte(len(rdata)))
+		b = append(b, rdata...)
+		r := &Resolver{Servers: []string{"127.0.0.1:53"}, Attempts: 1, DialContext: func(_ context.Context, network, _ string) (net.Conn, error) {
+			return &answering{body: b[2:], tcp: network == "tcp"}, nil
+		}}
+		a, err := r.Query(t.Context(), "_25._tcp.a.test.", dns.TypeTLSA)
+		if err != nil {
+			if len(rdata) > 3 && len(b) <= udpSize {
+				t.Fatalf("%x: %v", rdata, err)
+			}
+			return
+		}
+		if len(a.TLSA) != 1 {
+			t.Fatalf("%+v", a)
+		}
+		got := a.TLSA[0]
+		if len(rdata) < 4 {
+			if got.Usable() {
+				t.Fatalf("%x: usable", rdata)
+			}
+			return
+		}
+		if want := rdata[3:]; byte(got.Usage) != rdata[0] || byte(got.Selector) != rdata[1] || byte(got.MatchingType) != rdata[2] || !bytes.Equal(got.Data, want) {
+			t.Fatalf("%x: %v", rdata, got)
+		}
+		dane.Usable(a.TLSA)
+		again, err := dane.Parse(got.String())
+		if len(got.Data) > 0 && (err != nil || again.String() != got.String()) {
+			t.Fatalf("%v: %v", got, err)
 		}
 	})
 }

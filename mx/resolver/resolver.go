@@ -173,6 +173,19 @@ func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, error)
 	return slices.Clone(a.TXT), nil
 }
 
+// LookupTXTStrings returns the strings of each TXT record as they stand there.
+func (r *Resolver) LookupTXTStrings(ctx context.Context, name string) ([][]string, error) {
+	a, err := r.Query(ctx, name, dns.TypeTXT)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]string, len(a.Strings))
+	for i, s := range a.Strings {
+		out[i] = slices.Clone(s)
+	}
+	return out, nil
+}
+
 // LookupNetIP returns the addresses of host; network is "ip", "ip4" or "ip6".
 // For "ip" both families are asked for at the same time, and one is enough.
 // An IP address in place of a name is returned as it is.

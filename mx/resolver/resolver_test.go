@@ -386,3 +386,64 @@ func TestLargeAnswersAreNotKept(t *testing.T) {
 		}
 	}
 }
+
+// TestTXTOf64KB: the largest answer that there can be is read whole, and one
+// that claims more is an error.
+func TestTXTOf64KB(t *testing.T) {
+	one := "TXT " + strings.Repeat("x", 63_000)
+	d := mxtest.NewDNS(mxtest.Zone{"one.test": {one}, "more.test": {one, one}})
+	r := &resolver.Resolver{Servers: []string{"127.0.0.1:53"}, DialContext: d.DialContext, Attempts: 1}
+	if txt, err := r.LookupTXT(t.Context(), "one.test"); err != nil || len(txt) != 1 || len(txt[0]) != 63_000 {
+		t.Errorf("%d records, %v", len(txt), err)
+	}
+	list, err := r.LookupTXTStrings(t.Context(), "one.test")
+	if err != nil || len(list) != 1 || len(list[0]) != 248 || len(list[0][0]) != 255 {
+		t.Errorf("%d records, %v", len(list), err)
+	}
+	if _, err := r.LookupTXT(t.Context(), "more.test"); err == nil {
+		t.Error("no error for more than a message of the DNS holds")
+	}
+}
+
+// A TXT record's strings are had as they stand, too.
+func TestTXTStrings(t *testing.T) {
+	_, r := serve(t)
+	list, err := r.LookupTXTStrings(t.Context(), "example.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range list {
+		got = append(got, strings.Join(s, "|"))
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"two| strings \"\\\xf0", "v=spf1 mx -all"}) {
+		t.Errorf("%q", got)
+	}
+	list[0][0] = "changed" // the copy, not the cache
+	if again, err := r.LookupTXTStrings(t.Context(), "example.test"); err != nil || again[0][0] == "changed" {
+		t.Errorf("%q %v", again, err)
+	}
+	if _, err := r.LookupTXTStrings(t.Context(), "four.test"); !errors.Is(err, resolver.ErrNoData) {
+		t.Error(err)
+	}
+}
+
+// TestLameServer: a hint at other servers is no answer; the next is asked.
+func TestLameServer(t *testing.T) {
+	lame := mxtest.NewDNS(mxtest.Zone{"a.test": {"LAME", "A 192.0.2.1"}})
+	good := mxtest.NewDNS(mxtest.Zone{"a.test": {"A 192.0.2.2"}})
+	r := &resolver.Resolver{Servers: []string{"10.0.0.1", "10.0.0.2"}, CacheSize: -1}
+	r.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if addr == "10.0.0.1:53" {
+			return lame.DialContext(ctx, network, addr)
+		}
+		return good.DialContext(ctx, network, addr)
+	}
+	if list, err := r.LookupNetIP(t.Context(), "ip4", "a.test"); err != nil || len(list) != 1 || list[0].String() != "192.0.2.2" {
+		t.Errorf("%v %v", list, err)
+	}
+	if _, err := lame.LookupNetIP(t.Context(), "ip4", "a.test"); !errors.Is(err, resolver.ErrServer) {
+		t.Error(err)
+	}
+}

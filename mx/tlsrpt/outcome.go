@@ -41,12 +41,21 @@ func Outcomes(a mx.Attempt) []Outcome {
 	} else if a.Hop == nil || a.Hop.TLS == 0 {
 		return out // it did not come to TLS
 	}
+	if a.TLSA != nil {
+		tf := f
+		if len(a.TLSA) == 0 && (f == nil || f.Type != STARTTLSNotSupported) {
+			// TLS is all that DANE asks for then (RFC 7672 §2.2), but its
+			// owner meant more.
+			tf = newFailure(a, TLSAInvalid, "none of the TLSA records is usable")
+		}
+		out = append(out, Outcome{Policy: tlsaPolicy(a), Failure: tf})
+	}
 	switch {
-	case a.TLSA != nil:
-		out = append(out, Outcome{Policy: tlsaPolicy(a), Failure: f})
+	case len(a.TLSA) > 0:
+		// It comes before all others.
 	case a.STS != nil && a.STS.Mode != mtasts.None:
 		out = append(out, Outcome{Policy: stsPolicy(a), Failure: f})
-	case a.STSErr == nil:
+	case a.STSErr == nil && a.TLSA == nil:
 		out = append(out, Outcome{Policy: Policy{Type: PolicyNone, Domain: a.Domain}, Failure: f})
 	}
 	return out
@@ -76,12 +85,17 @@ func stsPolicy(a mx.Attempt) Policy {
 	return p
 }
 
-// failure turns what was wrong into a result type.
-func failure(a mx.Attempt) *Failure {
-	f := &Failure{Type: ValidationFailure, ReceivingMX: a.Host, Reason: reason(a.TLS)}
+func newFailure(a mx.Attempt, t ResultType, reason string) *Failure {
+	f := &Failure{Type: t, ReceivingMX: a.Host, Reason: reason}
 	if a.Addr.IsValid() {
 		f.ReceivingIP = a.Addr.Addr().String()
 	}
+	return f
+}
+
+// failure turns what was wrong into a result type.
+func failure(a mx.Attempt) *Failure {
+	f := newFailure(a, ValidationFailure, reason(a.TLS))
 	var host x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	var unknown x509.UnknownAuthorityError

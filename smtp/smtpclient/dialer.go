@@ -221,12 +221,13 @@ func (c *Conn) startTLS(ctx context.Context) error {
 	cfg.ServerName = c.target.name()
 	need := c.target.need()
 	pkix, met := false, false
+	var unproven error
 	if v := c.target.Verifier; v != nil {
 		cfg.InsecureSkipVerify = true
 		cfg.VerifyPeerCertificate = nil
 		cfg.VerifyConnection = func(s tls.ConnectionState) error {
 			err := v.Verify(s)
-			met = err == nil
+			met, unproven = err == nil, err
 			if need != Verified {
 				return nil
 			}
@@ -240,7 +241,10 @@ func (c *Conn) startTLS(ctx context.Context) error {
 			if skip {
 				return nil
 			}
-			pkix = verify(cfg, s) == nil && (own == nil || own(s) == nil)
+			if unproven = verify(cfg, s); unproven == nil && own != nil {
+				unproven = own(s)
+			}
+			pkix = unproven == nil
 			return nil
 		}
 	}
@@ -263,7 +267,7 @@ func (c *Conn) startTLS(ctx context.Context) error {
 	c.br.Reset(tc)
 	c.tls = &state
 	c.proven = Encrypted
-	c.hop.TLS = state.Version
+	c.hop.TLS, c.hop.AuthErr = state.Version, unproven
 	switch {
 	case met:
 		c.proven, c.provenFor = Verified, c.target.Verifier.Key
