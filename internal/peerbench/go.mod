@@ -8,6 +8,7 @@ require (
 	blitiri.com.ar/go/spf v1.6.0
 	github.com/emersion/go-msgauth v0.7.0
 	github.com/emersion/go-smtp v0.25.1
+	github.com/miekg/dns v1.1.73
 	github.com/mjl-/mox v0.0.17
 	github.com/postrider/postrider v0.0.0-00010101000000-000000000000
 )
