@@ -228,3 +228,46 @@ func BenchmarkMemory(b *testing.B) {
 	}
 	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/names, "B/name")
 }
+
+// TestUnpredictable: each question has an id and a source port that cannot be
+// guessed from those before it (RFC 5452 §9.2).
+func TestUnpredictable(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	const questions = 40
+	ids, ports := map[uint16]int{}, map[string]int{}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		buf := make([]byte, 1500)
+		for range questions {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			q, m := new(dns.Msg), new(dns.Msg)
+			if err := q.Unpack(buf[:n]); err != nil {
+				return
+			}
+			ids[q.Id]++
+			ports[from.String()]++
+			m.SetRcode(q, dns.RcodeNameError)
+			b, _ := m.Pack()
+			pc.WriteTo(b, from)
+		}
+	}()
+	r := &resolver.Resolver{Servers: []string{pc.LocalAddr().String()}, CacheSize: -1}
+	for range questions {
+		if _, err := r.LookupTXT(t.Context(), "a.test"); !errors.Is(err, resolver.ErrNXDomain) {
+			t.Fatal(err)
+		}
+	}
+	<-served
+	// By chance two of forty are the same now and then, and never five.
+	if len(ids) < questions-4 || len(ports) < questions-4 {
+		t.Errorf("%d ids, %d ports for %d questions", len(ids), len(ports), questions)
+	}
+}
