@@ -1,6 +1,10 @@
 package mime
 
-import "io"
+import (
+	"bytes"
+	"errors"
+	"io"
+)
 
 // Raw returns the body as it stands. r is the message that was parsed.
 func (p *Part) Raw(r io.ReaderAt) *io.SectionReader {
@@ -29,6 +33,29 @@ func (p *Part) decoded(raw io.Reader, size int64) io.Reader {
 		return NewUUReader(raw)
 	}
 	return raw
+}
+
+// ErrNoMessage says that a part holds no message.
+var ErrNoMessage = errors.New("mime: part holds no message")
+
+// Nested returns the message that p holds and what its offsets are of: Message
+// and r where that was parsed with the rest, else the message in a
+// message/rfc822 with a transfer encoding, which RFC 2046 §5.2.1 forbids and
+// people write all the same, or in one that a limit kept closed. That is decoded
+// and parsed now, and is kept in memory: at most Size octets. r is the message
+// that was parsed; errors are r's, and [ErrNoMessage].
+func (p *Part) Nested(r io.ReaderAt, l Limits) (*Part, io.ReaderAt, error) {
+	if p.Message != nil {
+		return p.Message, r, nil
+	}
+	if p.Type != "message" || p.Subtype != "rfc822" && p.Subtype != "global" {
+		return nil, nil, ErrNoMessage
+	}
+	b, err := io.ReadAll(p.Decoded(r))
+	if err != nil {
+		return nil, nil, err
+	}
+	return ParseBytes(b, l), bytes.NewReader(b), nil
 }
 
 // Text returns the body as [Part.Decoded] does, and further in UTF-8. What is

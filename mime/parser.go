@@ -76,8 +76,9 @@ func ParseBytes(b []byte, l Limits) *Part {
 // A header ends at the first empty line, before a first line that is no field,
 // and before the first delimiter of the multipart that it announces; other
 // lines that are no field stay in it. A delimiter is a line of
-// "--" and the boundary of an open multipart, "--" again at the last one, and
-// nothing else but white space, so that a boundary may begin with another.
+// "--" and the boundary of an open multipart and nothing else but white space,
+// so that a boundary may begin with another; or of these and "--" again at the
+// last one, where text behind it is passed over.
 type Parser struct {
 	Limits Limits
 

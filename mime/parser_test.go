@@ -70,6 +70,13 @@ func TestParserOffsets(t *testing.T) {
 				`  text/plain "Subject: x\r\n\r\n" "body\r\n" 1`)},
 		{"encoded message", "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\nU3ViamVjdDogeA==\r\n",
 			lines(`message/rfc822 "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n" "U3ViamVjdDogeA==\r\n" 1 [0 message with a transfer encoding: not looked into]`)},
+		{"text behind the last delimiter", mixed + "--b\r\n\r\none\r\n--b-->\r\nmore\r\n--b\r\n\r\ntwo\r\n",
+			lines(`multipart/mixed "Content-Type: multipart/mixed; boundary=b\r\n\r\n" "--b\r\n\r\none\r\n--b-->\r\nmore\r\n--b\r\n\r\ntwo\r\n" 8`,
+				` text/plain "\r\n" "one" 0`)},
+		{"a boundary that ends in another's last delimiter", "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: multipart/mixed; boundary=b--c\r\n\r\n--b--c\r\n\r\none\r\n--b--c--\r\n--b--\r\n",
+			lines(`multipart/mixed "Content-Type: multipart/mixed; boundary=b\r\n\r\n" "--b\r\nContent-Type: multipart/mixed; boundary=b--c\r\n\r\n--b--c\r\n\r\none\r\n--b--c--\r\n--b--\r\n" 8`,
+				` multipart/mixed "Content-Type: multipart/mixed; boundary=b--c\r\n\r\n" "--b--c\r\n\r\none\r\n--b--c--" 3`,
+				`  text/plain "\r\n" "one" 0`)},
 		{"digest", "Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: x\r\n\r\ny\r\n--b--",
 			lines(`multipart/digest "Content-Type: multipart/digest; boundary=b\r\n\r\n" "--b\r\n\r\nSubject: x\r\n\r\ny\r\n--b--" 5`,
 				` message/rfc822 "\r\n" "Subject: x\r\n\r\ny" 2`,
@@ -88,6 +95,51 @@ func TestParserOffsets(t *testing.T) {
 		checkStructure(t, p, []byte(c.in))
 	}
 }
+
+// TestNested: a message within a message is opened also where an encoding hides
+// it.
+func TestNested(t *testing.T) {
+	const inner = "Subject: inner\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nGr=C3=BC=C3=9Fe\r\n"
+	encoded := map[string]string{
+		"7bit":             inner,
+		"base64":           base64.StdEncoding.EncodeToString([]byte(inner)),
+		"quoted-printable": strings.ReplaceAll(inner, "=", "=3D"),
+	}
+	for encoding, body := range encoded {
+		for _, subtype := range []string{"rfc822", "global"} {
+			msg := []byte("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: message/" + subtype + "\r\nContent-Transfer-Encoding: " + encoding + "\r\n\r\n" + body + "\r\n--b--\r\n")
+			p := parse(msg).Parts[0]
+			if (p.Message != nil) != (encoding == "7bit") {
+				t.Fatalf("%s: %+v", encoding, p.Message)
+			}
+			m, r, err := p.Nested(bytes.NewReader(msg), mime.Limits{})
+			if err != nil {
+				t.Fatal(encoding, err)
+			}
+			b, err := io.ReadAll(m.Text(r))
+			if m.Header.Get("Subject") != "inner" || m.Envelope == nil || string(bytes.TrimSpace(b)) != "Grüße" || err != nil {
+				t.Errorf("%s: %q %q %v", encoding, m.Header.Get("Subject"), b, err)
+			}
+		}
+	}
+	deep := []byte("Content-Type: message/rfc822\r\n\r\nSubject: inner\r\n\r\nx")
+	p := mime.ParseBytes(deep, mime.Limits{Depth: 1})
+	if m, _, err := p.Nested(bytes.NewReader(deep), mime.Limits{}); err != nil || m.Header.Get("Subject") != "inner" {
+		t.Errorf("beyond a limit: %v", err)
+	}
+	if _, _, err := parse([]byte("Subject: x\r\n\r\ny")).Nested(bytes.NewReader(nil), mime.Limits{}); !errors.Is(err, mime.ErrNoMessage) {
+		t.Errorf("of a text: %v", err)
+	}
+	if _, _, err := parse([]byte("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\nU3ViamVjdDogeA==\r\n")).Nested(brokenAt{}, mime.Limits{}); !errors.Is(err, errBroken) {
+		t.Errorf("of a broken reader: %v", err)
+	}
+}
+
+type brokenAt struct{}
+
+var errBroken = errors.New("broken")
+
+func (brokenAt) ReadAt([]byte, int64) (int, error) { return 0, errBroken }
 
 func TestParserLimits(t *testing.T) {
 	nested := func(n int) []byte {

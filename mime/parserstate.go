@@ -24,7 +24,7 @@ func (p *Parser) match(line []byte) (frame int, closing bool) {
 		if i, ok := p.index[string(last)]; ok {
 			return i, true
 		}
-		return -1, false
+		return p.matchOdd(line)
 	}
 	for i := len(p.stack) - 1; i >= 0; i-- {
 		b := p.stack[i].boundary
@@ -38,7 +38,44 @@ func (p *Parser) match(line []byte) (frame int, closing bool) {
 			return i, true
 		}
 	}
+	return p.matchOdd(line)
+}
+
+// matchOdd is match for a close-delimiter with text behind it, such as
+// "--b-->": what follows is no part of the last part's body (RFC 2046 §5.1.1
+// asks only for the beginning of the line). line is without its first "--".
+func (p *Parser) matchOdd(line []byte) (frame int, closing bool) {
+	const times = 4
+	for i, n := 0, 0; n < times; n++ {
+		j := bytes.Index(line[i:], dashes)
+		if j < 0 {
+			break
+		}
+		i += j
+		if at := p.frameOf(line[:i]); at >= 0 {
+			return at, true
+		}
+		i++
+	}
 	return -1, false
+}
+
+var dashes = []byte("--")
+
+// frameOf returns the innermost open frame with a boundary, or -1.
+func (p *Parser) frameOf(boundary []byte) int {
+	if p.index != nil {
+		if i, ok := p.index[string(boundary)]; ok {
+			return i
+		}
+		return -1
+	}
+	for i := len(p.stack) - 1; i >= 0; i-- {
+		if b := p.stack[i].boundary; b != "" && b == string(boundary) {
+			return i
+		}
+	}
+	return -1
 }
 
 // closingBoundary returns the boundary when line, without the "--" before it,

@@ -37,7 +37,7 @@ type Part struct {
 	Parts []*Part
 	// Message is what a message/rfc822 or message/global holds, nil when it
 	// was not looked into: it has a transfer encoding that hides it, or a
-	// limit was reached.
+	// limit was reached. Nested opens it then.
 	Message *Part
 	// Envelope is set where a message begins: in the root and in every
 	// Message.

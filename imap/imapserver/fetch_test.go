@@ -149,6 +149,15 @@ func TestFetchSections(t *testing.T) {
 	c.transact("FETCH 1 BODY.PEEK[FOO]", "BAD")
 }
 
+// BINARY decodes uuencode too, which RFC 3516 §4.3 leaves to the server.
+func TestFetchBinaryUUEncode(t *testing.T) {
+	srv, st := newServer(t)
+	add(t, st, "INBOX", 1, "Subject: x\nContent-Type: application/x\nContent-Transfer-Encoding: x-uuencode\n\nbegin 644 cat.txt\n#0V%T\n`\nend\n")
+	c := start(t, serve(t, srv))
+	c.ok("SELECT INBOX")
+	c.transact("FETCH 1 (BINARY.SIZE[1] BINARY.PEEK[1])", "OK", "* 1 FETCH (BINARY[1] {3}\r\nCat BINARY.SIZE[1] 3)")
+}
+
 func TestFetchSetsSeen(t *testing.T) {
 	srv, st := newServer(t)
 	add(t, st, "INBOX", 0, simple, simple, simple)

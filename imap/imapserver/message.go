@@ -368,7 +368,8 @@ func identity(p *mime.Part) bool {
 }
 
 func knownEncoding(p *mime.Part) error {
-	if p.Encoding == "base64" || p.Encoding == "quoted-printable" {
+	switch p.Encoding {
+	case "base64", "quoted-printable", "x-uuencode":
 		return nil
 	}
 	return no(imap.CodeUnknownCTE, "The transfer encoding is not known")

@@ -184,7 +184,7 @@ func TestMaildirDovecot(t *testing.T) {
 		deliver(t, dir, fmt.Sprint(i), []byte(boxText(i)), `\Seen`, "work", "$Junk")
 	}
 	n := 0
-	for line := range strings.Lines(doveadm(t, dir, "fetch", "hdr.x-number flags size.virtual size.physical", "mailbox", "INBOX")) {
+	for line := range strings.Lines(doveadm(t, dir, "-f", "tab", "fetch", "hdr.x-number flags size.virtual size.physical", "mailbox", "INBOX")) {
 		f := strings.Split(strings.TrimSpace(line), "\t")
 		if len(f) != 4 || f[0] == "hdr.x-number" {
 			continue

@@ -28,9 +28,16 @@ func (s *server) imap(t *testing.T, user, pass string) *imapConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	ic := newIMAPConn(t, c)
+	ic.ok("LOGIN " + user + " " + pass)
+	return ic
+}
+
+// newIMAPConn reads the greeting of c.
+func newIMAPConn(t *testing.T, c net.Conn) *imapConn {
+	t.Helper()
 	ic := &imapConn{t: t, c: c, r: bufio.NewReaderSize(c, 1<<16)}
 	ic.line()
-	ic.ok("LOGIN " + user + " " + pass)
 	return ic
 }
 

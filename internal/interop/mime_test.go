@@ -392,5 +392,5 @@ func doveadm(t *testing.T, maildir string, args ...string) string {
 	conf := filepath.Join(dir, "dovecot.conf")
 	write(t, conf, fmt.Sprintf("base_dir = %s\nlog_path = /dev/stderr\nstats_writer_socket_path =\nmail_location = maildir:%s\nssl = no\n"+
 		"mail_uid = %d\nmail_gid = %d\nfirst_valid_uid = 0\nfirst_valid_gid = 0\n", dir, maildir, uid, gid))
-	return run(t, dir, "doveadm", append([]string{"-c", conf, "-f", "tab"}, args...)...)
+	return run(t, dir, "doveadm", append([]string{"-c", conf}, args...)...)
 }
