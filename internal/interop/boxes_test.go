@@ -137,6 +137,100 @@ func TestMboxPython(t *testing.T) {
 	}
 }
 
+// TestMboxDovecot: Dovecot reads what we write, and we what it writes.
+func TestMboxDovecot(t *testing.T) {
+	need(t, "doveadm")
+	for _, format := range []mbox.Format{mbox.RD, mbox.CL2} {
+		dir := filepath.Join(t.TempDir(), "mail")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		box := filepath.Join(dir, "inbox")
+		if err := os.Rename(writeMbox(t, format, []string{`\Seen`, `\Flagged`, "work"}), box); err != nil {
+			t.Fatal(err)
+		}
+		location := "mbox:" + dir + ":INBOX=" + box
+		var rows []map[string]string
+		out := doveadm(t, location, "-f", "json", "fetch", "hdr.x-number flags date.received body", "mailbox", "INBOX")
+		if err := json.NewDecoder(strings.NewReader(out[max(0, strings.Index(out, "[{")):])).Decode(&rows); err != nil {
+			t.Fatal(err, out)
+		}
+		if len(rows) != len(bodies) {
+			t.Fatalf("format %d: Dovecot has %d messages of %d", format, len(rows), len(bodies))
+		}
+		for i, row := range rows {
+			want := lf(bodies[i])
+			if format == mbox.RD {
+				// It leaves the quoting as it is.
+				want = quoteFrom(want)
+			}
+			if lf(row["body"]) != want || row["hdr.x-number"] != fmt.Sprintf("%02d", i) || row["date.received"] != "2024-05-01 09:08:07" {
+				t.Errorf("format %d, %d: %+q, want %+q", format, i, row, want)
+			}
+			// It takes keywords only from files that it numbered itself: those of
+			// others may have come with the mail.
+			for _, f := range []string{`\Seen`, `\Flagged`} {
+				if !slices.Contains(strings.Fields(row["flags"]), f) {
+					t.Errorf("format %d, %d: flags %q lack %s", format, i, row["flags"], f)
+				}
+			}
+		}
+	}
+
+	dir := filepath.Join(t.TempDir(), "mail")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	box := filepath.Join(dir, "inbox")
+	write(t, box, "")
+	location := "mbox:" + dir + ":INBOX=" + box
+	for i := range bodies {
+		name := filepath.Join(dir, fmt.Sprintf("%02d.eml", i))
+		write(t, name, boxText(i))
+		doveadm(t, location, "save", "-m", "INBOX", name)
+	}
+	doveadm(t, location, "flags", "add", `\Seen \Flagged work`, "mailbox", "INBOX", "all")
+	f, err := os.Open(box)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	i := 0
+	for m, err := range mbox.NewReader(f).Messages() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(m)
+		head, body, _ := strings.Cut(string(b), "\r\n\r\n")
+		if strings.Contains(head, "DON'T DELETE THIS MESSAGE") {
+			continue // Dovecot's own
+		}
+		if err != nil || lf(body) != lf(bodies[i]) {
+			t.Errorf("%d: %+q %v, want %+q", i, body, err, bodies[i])
+		}
+		for _, want := range []string{`\Seen`, `\Flagged`, "work"} {
+			if !slices.Contains(m.Flags, want) {
+				t.Errorf("%d: flags %q lack %s", i, m.Flags, want)
+			}
+		}
+		i++
+	}
+	if i != len(bodies) {
+		t.Errorf("%d messages read of %d", i, len(bodies))
+	}
+}
+
+// quoteFrom quotes as mboxrd does.
+func quoteFrom(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		if strings.HasPrefix(strings.TrimLeft(l, ">"), "From ") {
+			lines[i] = ">" + l
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
 func TestMaildirPython(t *testing.T) {
 	dir := makeBox(t)
 	for i := range bodies {
@@ -184,7 +278,7 @@ func TestMaildirDovecot(t *testing.T) {
 		deliver(t, dir, fmt.Sprint(i), []byte(boxText(i)), `\Seen`, "work", "$Junk")
 	}
 	n := 0
-	for line := range strings.Lines(doveadm(t, dir, "-f", "tab", "fetch", "hdr.x-number flags size.virtual size.physical", "mailbox", "INBOX")) {
+	for line := range strings.Lines(doveadm(t, "maildir:"+dir, "-f", "tab", "fetch", "hdr.x-number flags size.virtual size.physical", "mailbox", "INBOX")) {
 		f := strings.Split(strings.TrimSpace(line), "\t")
 		if len(f) != 4 || f[0] == "hdr.x-number" {
 			continue
@@ -205,7 +299,7 @@ func TestMaildirDovecot(t *testing.T) {
 	if n != len(bodies) {
 		t.Errorf("Dovecot has %d messages of %d", n, len(bodies))
 	}
-	doveadm(t, dir, "flags", "add", `\Answered other`, "mailbox", "INBOX", "all")
+	doveadm(t, "maildir:"+dir, "flags", "add", `\Answered other`, "mailbox", "INBOX", "all")
 	n = 0
 	for m, err := range boxes.Dir(dir).Messages() {
 		if err != nil {

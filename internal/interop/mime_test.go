@@ -371,26 +371,28 @@ func TestBuiltMessages(t *testing.T) {
 	})
 }
 
-// doveadm runs Dovecot over a Maildir, with a configuration of its own and
-// without a server.
-func doveadm(t *testing.T, maildir string, args ...string) string {
+// doveadm runs Dovecot over mail at a location, "maildir:" or "mbox:" and a
+// folder, with a configuration of its own and without a server.
+func doveadm(t *testing.T, location string, args ...string) string {
 	t.Helper()
 	need(t, "doveadm")
 	t.Setenv("USER", "ann")
+	_, folder, _ := strings.Cut(location, ":")
+	folder, _, _ = strings.Cut(folder, ":")
 	uid, gid := os.Getuid(), os.Getgid()
 	if uid == 0 {
 		// Dovecot touches no mail as root.
 		uid, gid = 65534, 65534
-		err := filepath.WalkDir(maildir, func(path string, _ fs.DirEntry, err error) error {
+		err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
 			return errors.Join(err, os.Chown(path, uid, gid))
 		})
-		if err = errors.Join(err, os.Chmod(filepath.Dir(filepath.Dir(maildir)), 0o755)); err != nil {
+		if err = errors.Join(err, os.Chmod(filepath.Dir(filepath.Dir(folder)), 0o755)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "dovecot.conf")
-	write(t, conf, fmt.Sprintf("base_dir = %s\nlog_path = /dev/stderr\nstats_writer_socket_path =\nmail_location = maildir:%s\nssl = no\n"+
-		"mail_uid = %d\nmail_gid = %d\nfirst_valid_uid = 0\nfirst_valid_gid = 0\n", dir, maildir, uid, gid))
+	write(t, conf, fmt.Sprintf("base_dir = %s\nlog_path = /dev/stderr\nstats_writer_socket_path =\nmail_location = %s\nssl = no\n"+
+		"mail_uid = %d\nmail_gid = %d\nfirst_valid_uid = 0\nfirst_valid_gid = 0\n", dir, location, uid, gid))
 	return run(t, dir, "doveadm", append([]string{"-c", conf}, args...)...)
 }

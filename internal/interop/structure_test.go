@@ -177,7 +177,7 @@ func dovecotStructures(t *testing.T, messages [][]byte) (envelopes, bodies []sex
 	for i, m := range messages {
 		write(t, filepath.Join(dir, "cur", fmt.Sprintf("%06d.a:2,S", i)), string(m))
 	}
-	out := doveadm(t, dir, "-f", "json", "fetch", "uid imap.envelope imap.bodystructure", "mailbox", "INBOX")
+	out := doveadm(t, "maildir:"+dir, "-f", "json", "fetch", "uid imap.envelope imap.bodystructure", "mailbox", "INBOX")
 	_, out, ok := strings.Cut(out, "[{")
 	if !ok {
 		t.Fatalf("no answer in %.2000q", out)
