@@ -57,7 +57,8 @@ type base64Decoder struct {
 	n    int    // characters of it
 }
 
-// decode appends what src holds to dst; dst and src may not overlap.
+// decode appends what src holds to dst, which may lie before src in the same
+// memory, by decoderLead at least.
 func (d *base64Decoder) decode(dst, src []byte) []byte {
 	for len(src) > 0 {
 		if d.n == 0 {

@@ -16,19 +16,24 @@ func (p *Part) Raw(r io.ReaderAt) *io.SectionReader {
 // unknown encoding, and that of a multipart, comes as it stands. Errors are
 // r's. r is the message that was parsed.
 func (p *Part) Decoded(r io.ReaderAt) io.Reader {
-	return p.decoded(p.Raw(r), p.Size)
+	if p.Type != "multipart" && (p.Encoding == "base64" || p.Encoding == "quoted-printable") {
+		d := &decoder{body: *p.Raw(r), size: p.Size, qp: p.Encoding != "base64"}
+		d.r = &d.body
+		return d
+	}
+	return p.decoded(p.Raw(r))
 }
 
-// decoded decodes a body of at most so many octets, 0 = not known.
-func (p *Part) decoded(raw io.Reader, size int64) io.Reader {
+// decoded decodes a body.
+func (p *Part) decoded(raw io.Reader) io.Reader {
 	if p.Type == "multipart" {
 		return raw
 	}
 	switch p.Encoding {
 	case "base64":
-		return newBase64Reader(raw, size)
+		return NewBase64Reader(raw)
 	case "quoted-printable":
-		return &decoder{r: raw, size: size, block: decodeQuotedPrintable}
+		return NewQuotedPrintableReader(raw)
 	case uuencode:
 		return NewUUReader(raw)
 	}

@@ -5,32 +5,43 @@ import (
 	"io"
 )
 
-// decoder reads encoded octets in blocks and hands out decoded ones.
+// decoder reads encoded octets in blocks and decodes them where they lie: what
+// comes out is never longer than what was taken in.
 type decoder struct {
-	r     io.Reader
-	in    []byte // a buffer, in[:n] is not decoded yet
-	n     int
-	out   []byte // decoded; out[pos:] is not read yet
-	pos   int
-	err   error
-	size  int64 // of what is to be decoded, 0 = not known
-	block func(dst, src []byte, atEOF bool) (out []byte, used int)
+	r    io.Reader
+	body io.SectionReader // r, when it is of a message
+	size int64            // of what is to be decoded at most, 0 = not known
+	seen int64            // of it
+	qp   bool             // quoted-printable, else base64
+	quad base64Decoder
+
+	buf     []byte
+	from, n int    // buf[from:n] is not decoded yet
+	out     []byte // decoded and not read yet
+	err     error
 }
 
-const decoderBlock = 16 << 10
+const (
+	decoderBlock = 16 << 10
+	// Up to three octets of base64 come out of a quad that was begun in the
+	// block before: what is read lies so much behind what is written.
+	decoderLead = 4
+	// Whole words are written, of which the end does not count.
+	decoderSlack = 24
+)
 
 func (d *decoder) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
-	for d.pos == len(d.out) {
+	for len(d.out) == 0 {
 		if d.err != nil {
 			return 0, d.err
 		}
 		d.fill()
 	}
-	n := copy(b, d.out[d.pos:])
-	d.pos += n
+	n := copy(b, d.out)
+	d.out = d.out[n:]
 	return n, nil
 }
 
@@ -38,9 +49,9 @@ func (d *decoder) Read(b []byte) (int, error) {
 func (d *decoder) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	for {
-		if d.pos < len(d.out) {
-			n, err := w.Write(d.out[d.pos:])
-			d.pos += n
+		if len(d.out) > 0 {
+			n, err := w.Write(d.out)
+			d.out = d.out[n:]
 			total += int64(n)
 			if err != nil {
 				return total, err
@@ -57,50 +68,46 @@ func (d *decoder) WriteTo(w io.Writer) (int64, error) {
 }
 
 func (d *decoder) fill() {
-	if d.in == nil {
+	if d.buf == nil {
 		n := decoderBlock
 		if d.size > 0 && d.size < decoderBlock {
 			n = int(d.size) + 1 // it never gets full
 		}
-		d.in = make([]byte, n)
-		d.out = make([]byte, 0, n+16)
+		d.buf = make([]byte, decoderLead+n+decoderSlack)
+		d.from, d.n = decoderLead, decoderLead
 	}
-	n, err := io.ReadAtLeast(d.r, d.in[d.n:], 1)
+	d.n = decoderLead + copy(d.buf[decoderLead:], d.buf[d.from:d.n])
+	n, err := io.ReadAtLeast(d.r, d.buf[d.n:len(d.buf)-decoderSlack], 1)
 	d.n += n
-	if err == io.ErrUnexpectedEOF {
+	d.seen += int64(n)
+	if err == io.ErrUnexpectedEOF || err == nil && d.seen == d.size {
 		err = io.EOF
 	}
 	d.err = err
-	var used int
-	d.pos = 0
-	d.out, used = d.block(d.out[:0], d.in[:d.n], err != nil)
-	d.n = copy(d.in, d.in[used:d.n])
+	dst, src := d.buf[:0], d.buf[decoderLead:d.n]
+	if d.qp {
+		var used int
+		d.out, used = decodeQuotedPrintable(dst, src, err != nil)
+		d.from = decoderLead + used
+		return
+	}
+	d.out, d.from = d.quad.decode(dst, src), d.n
+	if err != nil {
+		d.out = d.quad.flush(d.out)
+	}
 }
 
 // NewBase64Reader decodes base64 (RFC 2045 §6.8). Characters that are not of
 // its alphabet are skipped and padding may be missing. Errors are r's only.
-func NewBase64Reader(r io.Reader) io.Reader { return newBase64Reader(r, 0) }
-
-func newBase64Reader(r io.Reader, size int64) io.Reader {
-	var q base64Decoder
-	return &decoder{r: r, size: size, block: func(dst, src []byte, atEOF bool) ([]byte, int) {
-		dst = q.decode(dst, src)
-		if atEOF {
-			dst = q.flush(dst)
-		}
-		return dst, len(src)
-	}}
-}
+func NewBase64Reader(r io.Reader) io.Reader { return &decoder{r: r} }
 
 // NewQuotedPrintableReader decodes quoted-printable (RFC 2045 §6.7). What is
 // no escape stays as it is; white space at the end of a line goes. Errors are
 // r's only.
-func NewQuotedPrintableReader(r io.Reader) io.Reader {
-	return &decoder{r: r, block: decodeQuotedPrintable}
-}
+func NewQuotedPrintableReader(r io.Reader) io.Reader { return &decoder{r: r, qp: true} }
 
 // decodeQuotedPrintable decodes whole lines, and of a line that does not end
-// in src what cannot change any more.
+// in src what cannot change any more. dst may lie before src in the same memory.
 func decodeQuotedPrintable(dst, src []byte, atEOF bool) ([]byte, int) {
 	i := 0
 	for i < len(src) {

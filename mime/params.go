@@ -22,9 +22,14 @@ func parseParams(s string) (main string, params map[string]string) {
 
 const maxParams = 1000
 
-// parse reads at most so many parameters.
+// parse reads at most so many parameters, and what stands before them.
 func (p *paramScanner) parse(most int) (main string, params map[string]string) {
 	main = p.main()
+	return main, p.params(most)
+}
+
+// params reads at most so many parameters.
+func (p *paramScanner) params(most int) (params map[string]string) {
 	var pieces []piece
 	for {
 		name, value, ok := p.param()
@@ -66,7 +71,7 @@ func (p *paramScanner) parse(most int) (main string, params map[string]string) {
 		}
 		joinPieces(params, pieces)
 	}
-	return main, params
+	return params
 }
 
 type paramScanner struct {

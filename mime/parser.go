@@ -108,6 +108,11 @@ type Parser struct {
 	arena  headerArena
 	slab   []Part   // the next parts come from here
 	ends   []uint32 // of the lines of a header that comes in one piece
+	params paramsOf // of the part before
+
+	// What an ordinary message needs lies here.
+	firstFrames [4]frame
+	firstEnds   [48]uint32
 
 	watched bool // by a Stream, for which there are
 	events  []event
@@ -125,7 +130,7 @@ type frame struct {
 
 func (p *Parser) begin() {
 	p.begun = true
-	p.stack = make([]frame, 0, 4)
+	p.stack, p.ends = p.firstFrames[:0], p.firstEnds[:0]
 	p.open(nil)
 	p.root = p.stack[0].part
 }
@@ -170,7 +175,7 @@ func (p *Parser) Close() *Part {
 	p.keepLast(nil)
 	p.closeFrames(0, p.pos, 0)
 	p.held, p.header, p.stack = nil, nil, nil
-	p.arena, p.slab = headerArena{}, nil
+	p.arena, p.slab, p.params = headerArena{}, nil, paramsOf{}
 	return p.root
 }
 

@@ -181,6 +181,9 @@ func (p *Parser) delimiter(k int, closing bool, at, eol, next int64) {
 	part := p.open(f.part)
 	part.HeaderOffset = next
 	f = &p.stack[k]
+	if f.part.Parts == nil {
+		f.part.Parts = make([]*Part, 0, 2)
+	}
 	f.part.Parts = append(f.part.Parts, part)
 }
 
@@ -288,7 +291,7 @@ func (p *Parser) finishHeader(f *frame, body int64) {
 	}
 	var fields structureFields
 	fields.collect(h)
-	fields.describe(part, f.digest, limit(p.Limits.Params, 1000))
+	fields.describe(part, f.digest, limit(p.Limits.Params, 1000), &p.params)
 	p.fieldDefects(part, &fields)
 	if len(p.stack) == 1 || p.stack[len(p.stack)-2].part.Message == part {
 		part.Envelope = fields.envelope()

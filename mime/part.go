@@ -11,7 +11,8 @@ type Part struct {
 	// application/octet-stream when Encoding is none of RFC 2045 (§6.4).
 	Type, Subtype string
 	// Params are those of Content-Type: names in lower case, values decoded
-	// (RFC 2231, also RFC 2047), nil when there are none.
+	// (RFC 2231, also RFC 2047), nil when there are none. Parts with the same
+	// share them: they are not to be changed.
 	Params map[string]string
 	// Disposition is in lower case, "" when absent (RFC 2183).
 	Disposition       string

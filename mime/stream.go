@@ -118,7 +118,7 @@ func (s *Stream) fill() {
 }
 
 // Decoded gives the body of the part as [Part.Decoded] does.
-func (s *Stream) Decoded() io.Reader { return s.cur.decoded(s, 0) }
+func (s *Stream) Decoded() io.Reader { return s.cur.decoded(s) }
 
 // Text gives the body of the part as [Part.Text] does.
 func (s *Stream) Text() io.Reader { return s.cur.text(s.Decoded()) }

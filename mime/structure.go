@@ -13,6 +13,13 @@ type structureFields struct {
 	full                                                                         uint32 // of have: more parameters than wanted
 }
 
+// paramsOf are the parameters of a field, and the text that they are of.
+type paramsOf struct {
+	text      string
+	params    map[string]string
+	odd, full bool
+}
+
 // joined is the value of all fields of one name.
 type joined struct {
 	first string
@@ -146,15 +153,22 @@ func (f *structureFields) collect(h *Header) {
 }
 
 // describe fills in p from its fields.
-func (f *structureFields) describe(p *Part, digest bool, params int) {
+func (f *structureFields) describe(p *Part, digest bool, params int, before *paramsOf) {
 	p.Type, p.Subtype = "text", "plain"
 	if digest {
 		p.Type, p.Subtype = "message", "rfc822"
 	}
 	if f.have&haveType != 0 {
-		var mt string
 		scan := paramScanner{s: f.contentType}
-		mt, p.Params = scan.parse(params)
+		mt := scan.main()
+		if rest := scan.s[scan.i:]; rest != "" {
+			// The parts of a message often have the same: one map does.
+			if rest != before.text {
+				*before = paramsOf{text: rest, params: scan.params(params)}
+				before.odd, before.full = scan.odd, scan.full
+			}
+			p.Params, scan.odd, scan.full = before.params, before.odd, before.full
+		}
 		f.note(haveType, &scan)
 		t, sub, _ := strings.Cut(mt, "/")
 		if t != "" && sub != "" {

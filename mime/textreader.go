@@ -33,6 +33,7 @@ type utf8Reader struct {
 	n    int
 	out  []byte // from t, not read yet
 	err  error
+	to   utf8Writer // of WriteTo
 }
 
 func (u *utf8Reader) Read(b []byte) (int, error) {
@@ -101,8 +102,9 @@ func (u *utf8Reader) replace(b []byte) {
 
 // WriteTo saves io.Copy a buffer, and text that is UTF-8 a copy.
 func (u *utf8Reader) WriteTo(w io.Writer) (int64, error) {
-	to := utf8Writer{u: u, w: w}
-	if _, err := io.Copy(&to, u.r); err != nil {
+	to := &u.to
+	*to = utf8Writer{u: u, w: w}
+	if _, err := io.Copy(to, u.r); err != nil {
 		return to.total, err
 	}
 	if u.n > 0 {
