@@ -26,6 +26,7 @@ var sections = []struct {
 	rows func(*run) ([]row, error)
 }{
 	{"auth", authRows},
+	{"mime", mimeRows},
 	{"mx", mxRows},
 	{"smtp", smtpRows},
 }
