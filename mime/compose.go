@@ -12,11 +12,20 @@ type traits struct {
 	longest, line          int  // octets of a line without its end
 	nul                    bool // there is a NUL
 	returns                int  // CR that are no part of a line end
+	lines, pairs           int  // line ends, and those of them that are CR LF
 	from                   bool // a line begins with "From ", perhaps
 	last                   byte
 	head                   []byte   // what a line with "--" begins with, until it is long enough
 	like                   []string // what lines have after "--" that may be a boundary of ours
 }
+
+// What scan learns of octets in passing.
+const (
+	sawNUL = 1 << 63
+	sawCR  = 1 << 62
+	// scanBlock keeps the counts below these.
+	scanBlock = 1 << 28
+)
 
 // escapeWeight is what an octet adds to the count of escapes, and of octets
 // above 127 in the upper half.
@@ -29,6 +38,8 @@ var escapeWeight = func() (t [256]uint64) {
 			t[c] |= 1 << 32
 		}
 	}
+	t[0] |= sawNUL
+	t['\r'] |= sawCR
 	return t
 }()
 
@@ -44,22 +55,31 @@ func (t *traits) scan(b []byte) {
 	if len(b) == 0 {
 		return
 	}
+	for len(b) > scanBlock {
+		t.scan(b[:scanBlock])
+		b = b[scanBlock:]
+	}
 	t.octets += len(b)
-	var sum uint64
+	var sum, saw uint64
 	rest := b
 	for ; len(rest) >= 8; rest = rest[8:] {
 		if x := binary.LittleEndian.Uint64(rest); !plainWord(x) {
-			sum += escapeWeight[byte(x)] + escapeWeight[byte(x>>8)] + escapeWeight[byte(x>>16)] + escapeWeight[byte(x>>24)] +
-				escapeWeight[byte(x>>32)] + escapeWeight[byte(x>>40)] + escapeWeight[byte(x>>48)] + escapeWeight[byte(x>>56)]
+			w0, w1, w2, w3 := escapeWeight[byte(x)], escapeWeight[byte(x>>8)], escapeWeight[byte(x>>16)], escapeWeight[byte(x>>24)]
+			w4, w5, w6, w7 := escapeWeight[byte(x>>32)], escapeWeight[byte(x>>40)], escapeWeight[byte(x>>48)], escapeWeight[byte(x>>56)]
+			sum += w0 + w1 + w2 + w3 + w4 + w5 + w6 + w7
+			saw |= w0 | w1 | w2 | w3 | w4 | w5 | w6 | w7
 		}
 	}
 	for _, c := range rest {
 		sum += escapeWeight[c]
+		saw |= escapeWeight[c]
 	}
 	t.escapes += int(sum & (1<<32 - 1))
-	t.eight += int(sum >> 32)
-	t.nul = t.nul || bytes.IndexByte(b, 0) >= 0
-	t.returns += bytes.Count(b, crlf[:1])
+	t.eight += int(sum >> 32 & (1<<30 - 1))
+	t.nul = t.nul || saw&sawNUL != 0
+	if saw&sawCR != 0 {
+		t.returns += bytes.Count(b, crlf[:1])
+	}
 	last := t.last
 	t.last = b[len(b)-1]
 	for len(b) > 0 {
@@ -80,8 +100,10 @@ func (t *traits) scan(b []byte) {
 		if i > 0 {
 			last = b[i-1]
 		}
+		t.lines++
 		if last == '\r' {
 			t.returns--
+			t.pairs++
 			t.line--
 		}
 		last = '\n'
@@ -132,6 +154,28 @@ func (t *traits) choose(text bool, allow Allow) string {
 	}
 	return "base64"
 }
+
+// ends tells what the line ends of content in memory are, where they are all
+// of one kind.
+func (t *traits) ends() endKind {
+	switch {
+	case t.returns > 0:
+		return mixedEnds
+	case t.pairs == 0:
+		return lfEnds
+	case t.pairs == t.lines:
+		return crlfEnds
+	}
+	return mixedEnds
+}
+
+type endKind uint8
+
+const (
+	mixedEnds endKind = iota
+	lfEnds
+	crlfEnds
+)
 
 // scan looks through the content once.
 func (s *source) scan() (traits, error) {
@@ -194,6 +238,47 @@ func (o *output) add(b []byte) {
 	o.b = append(o.b, b...)
 }
 
+// text adds lines, which end as ends says, with CR LF; so does the last.
+func (o *output) text(b []byte, ends endKind) {
+	for ends == lfEnds && len(b) > 0 {
+		if o.b == nil || len(b) > outputBlock-len(o.b) {
+			o.flush()
+		}
+		if o.b == nil {
+			o.b = make([]byte, 0, outputBlock+1024)
+		}
+		buf := o.b
+		for len(b) > 0 {
+			i := bytes.IndexByte(b, '\n')
+			if i < 0 {
+				i = len(b)
+			}
+			if len(buf)+i+2 > cap(buf) {
+				break
+			}
+			buf = append(append(buf, b[:i]...), '\r', '\n')
+			b = b[min(i+1, len(b)):]
+		}
+		stuck := len(buf) == len(o.b)
+		o.b = buf
+		if stuck { // a line longer than the buffer
+			i := bytes.IndexByte(b, '\n')
+			if i < 0 {
+				i = len(b)
+			}
+			o.add(b[:i])
+			o.add(crlf)
+			b = b[min(i+1, len(b)):]
+		}
+	}
+	if len(b) > 0 {
+		o.add(b)
+		if b[len(b)-1] != '\n' {
+			o.add(crlf)
+		}
+	}
+}
+
 func (o *output) string(s string) {
 	if o.b == nil {
 		o.b = make([]byte, 0, outputBlock+1024)
@@ -250,6 +335,10 @@ func (n *node) write(o *output) {
 
 func (n *node) writeBody(o *output) {
 	if o.err != nil {
+		return
+	}
+	if n.body.ends != mixedEnds && n.body.lines && identity(n.encoding) {
+		o.text(n.body.data, n.body.ends)
 		return
 	}
 	var enc interface {

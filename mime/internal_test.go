@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"reflect"
+	"strings"
 	"testing"
 	"testing/iotest"
 
@@ -96,4 +97,40 @@ func TestPlainWord(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzTextEnds: text with one kind of line ends is written as that of any kind
+// is, only faster.
+func FuzzTextEnds(f *testing.F) {
+	f.Add("a\nb", 10)
+	f.Add("a\r\nb\r\n", 8190)
+	f.Add("\n\n", 0)
+	f.Add(strings.Repeat("x", 20_000)+"\nend", 9000)
+	f.Add("a\rb\n", 1)
+	f.Fuzz(func(t *testing.T, s string, before int) {
+		var tr traits
+		tr.scan([]byte(s))
+		ends := tr.ends()
+		if ends == mixedEnds {
+			return
+		}
+		before = max(0, min(before, 20_000))
+		write := func(text func(o *output)) string {
+			var b bytes.Buffer
+			o := &output{w: &b}
+			o.add(bytes.Repeat([]byte("h"), before))
+			text(o)
+			o.finish()
+			return b.String()
+		}
+		got := write(func(o *output) { o.text([]byte(s), ends) })
+		want := write(func(o *output) {
+			l := lineEnds{next: o.add}
+			l.write([]byte(s))
+			l.close()
+		})
+		if got != want {
+			t.Errorf("%.200q: %.200q, want %.200q", s, got, want)
+		}
+	})
 }

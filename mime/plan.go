@@ -194,8 +194,9 @@ func (p *planner) text(subtype, s string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.body.ends = t.ends()
 	n.encoding = t.choose(true, p.allow)
-	n.header = append(n.header, "Content-Type: text/"+subtype+"\r\n"...)
+	n.header = append(make([]byte, 0, 128), "Content-Type: text/"+subtype+"\r\n"...)
 	n.addEncoding()
 	return n, p.use(n.encoding, &t)
 }
@@ -230,4 +231,5 @@ type source struct {
 	data  []byte
 	open  func() (io.ReadCloser, error)
 	lines bool // line ends become CRLF
+	ends  endKind
 }
