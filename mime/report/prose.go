@@ -147,7 +147,8 @@ func firstText(root *mime.Part, r io.ReaderAt) (string, error) {
 	return text, nil
 }
 
-// untag removes the tags of HTML as far as a search for words needs it.
+// untag removes the tags of HTML as far as a search for words needs it. A real
+// parser would drop addresses between brackets that nobody escaped.
 func untag(s string) string {
 	var b strings.Builder
 	for {
