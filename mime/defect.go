@@ -33,7 +33,8 @@ const (
 	// DefectContentField: Content-Type or Content-Disposition has no type,
 	// or parameters that had to be guessed at.
 	DefectContentField
-	// DefectBoundary: a multipart has no boundary, or no delimiter or part.
+	// DefectBoundary: a multipart has no boundary, no delimiter or part, or
+	// text behind its last delimiter.
 	DefectBoundary
 	// DefectTruncated: a multipart lacks its last delimiter.
 	DefectTruncated

@@ -103,6 +103,7 @@ type Parser struct {
 	first  bool   // no line of that header was seen yet
 	looked int    // how often its own boundary was looked for
 	cut    bool   // some of it was not kept
+	behind bool   // the delimiter found has text behind it
 	kept   int    // octets of all headers
 	fields int    // lines and fields of all headers
 	arena  headerArena

@@ -71,7 +71,7 @@ func TestParserOffsets(t *testing.T) {
 		{"encoded message", "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\nU3ViamVjdDogeA==\r\n",
 			lines(`message/rfc822 "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n" "U3ViamVjdDogeA==\r\n" 1 [0 message with a transfer encoding: not looked into]`)},
 		{"text behind the last delimiter", mixed + "--b\r\n\r\none\r\n--b-->\r\nmore\r\n--b\r\n\r\ntwo\r\n",
-			lines(`multipart/mixed "Content-Type: multipart/mixed; boundary=b\r\n\r\n" "--b\r\n\r\none\r\n--b-->\r\nmore\r\n--b\r\n\r\ntwo\r\n" 8`,
+			lines(`multipart/mixed "Content-Type: multipart/mixed; boundary=b\r\n\r\n" "--b\r\n\r\none\r\n--b-->\r\nmore\r\n--b\r\n\r\ntwo\r\n" 8 [57 text behind the last delimiter]`,
 				` text/plain "\r\n" "one" 0`)},
 		{"a boundary that ends in another's last delimiter", "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: multipart/mixed; boundary=b--c\r\n\r\n--b--c\r\n\r\none\r\n--b--c--\r\n--b--\r\n",
 			lines(`multipart/mixed "Content-Type: multipart/mixed; boundary=b\r\n\r\n" "--b\r\nContent-Type: multipart/mixed; boundary=b--c\r\n\r\n--b--c\r\n\r\none\r\n--b--c--\r\n--b--\r\n" 8`,

@@ -53,6 +53,7 @@ func (p *Parser) matchOdd(line []byte) (frame int, closing bool) {
 		}
 		i += j
 		if at := p.frameOf(line[:i]); at >= 0 {
+			p.behind = true
 			return at, true
 		}
 		i++
@@ -169,6 +170,10 @@ func (p *Parser) delimiter(k int, closing bool, at, eol, next int64) {
 	p.midLine = false
 	f := &p.stack[k]
 	if closing {
+		if p.behind {
+			p.behind = false
+			p.defect(f.part, at, DefectBoundary, "text behind the last delimiter")
+		}
 		p.deactivate(f)
 		f.closed = true
 		return
