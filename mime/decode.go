@@ -157,19 +157,24 @@ func decodeQuotedPrintable(dst, src []byte, atEOF bool) ([]byte, int) {
 
 func appendQuotedLine(dst, line []byte) []byte {
 	for {
-		i := bytes.IndexByte(line, '=')
+		// Escapes stand together, two or three for a character.
+		for len(line) > 2 && line[0] == '=' {
+			hi, lo := hexValue[line[1]], hexValue[line[2]]
+			if hi|lo >= 16 {
+				break
+			}
+			dst = append(dst, hi<<4|lo)
+			line = line[3:]
+		}
+		if len(line) == 0 {
+			return dst
+		}
+		i := bytes.IndexByte(line[1:], '=')
 		if i < 0 {
 			return append(dst, line...)
 		}
-		dst = append(dst, line[:i]...)
-		line = line[i:]
-		if len(line) > 2 && hexValue[line[1]] < 16 && hexValue[line[2]] < 16 {
-			dst = append(dst, hexValue[line[1]]<<4|hexValue[line[2]])
-			line = line[3:]
-			continue
-		}
-		dst = append(dst, '=')
-		line = line[1:]
+		dst = append(dst, line[:i+1]...)
+		line = line[i+1:]
 	}
 }
 

@@ -47,7 +47,7 @@ const maxDefects = 1000
 // up to there.
 func Parse(r io.ReaderAt, size int64, l Limits) (*Part, error) {
 	p := Parser{Limits: l}
-	buf := make([]byte, min(max(size, 1), 64<<10))
+	buf := make([]byte, min(max(size, 1), 32<<10))
 	for off := int64(0); off < size; {
 		n, err := r.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
 		p.Write(buf[:n])

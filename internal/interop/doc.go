@@ -2,8 +2,9 @@
 // wrote: swaks, curl, msmtp, mpop, fetchmail, getmail, mbsync, offlineimap,
 // neomutt, nodemailer, imapflow, OpenDKIM, python3-dkim and python3-spf; and the
 // SMTP packages with Postfix, Exim, smtp-source, smtp-sink, rspamd, smtplib,
-// npm's smtp-server and mox. It is a module of its own, so that
-// nothing of it reaches an importer.
+// npm's smtp-server and mox; and MIME with Dovecot, Python, enmime and
+// mailparser. It is a module of its own, so that nothing of it reaches an
+// importer.
 //
 //	cd internal/interop && (cd node && npm ci) && go test ./...
 //

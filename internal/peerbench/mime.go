@@ -440,4 +440,3 @@ func checkComposed(w mimeWriter, text string, data []byte) error {
 	}
 	return err
 }
-

@@ -242,6 +242,19 @@ func (r *Resolver) LookupHost(ctx context.Context, host string) ([]string, error
 	return out, nil
 }
 
+// LookupCNAME returns where the aliases of host lead, with a final dot: host
+// itself when it has none. As with *net.Resolver, there must be an address.
+func (r *Resolver) LookupCNAME(ctx context.Context, host string) (string, error) {
+	a, err := r.Query(ctx, host, dns.TypeA)
+	if e, ok := err.(*Error); ok && e.NotFound() {
+		a, err = r.Query(ctx, host, dns.TypeAAAA)
+	}
+	if err != nil {
+		return "", err
+	}
+	return a.Name, nil
+}
+
 // LookupAddr returns the names that the PTR records of an IP address give.
 func (r *Resolver) LookupAddr(ctx context.Context, addr string) ([]string, error) {
 	name, err := dns.ReverseAddr(addr)

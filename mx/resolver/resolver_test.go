@@ -3,6 +3,7 @@ package resolver_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -445,5 +446,34 @@ func TestLameServer(t *testing.T) {
 	}
 	if _, err := lame.LookupNetIP(t.Context(), "ip4", "a.test"); !errors.Is(err, resolver.ErrServer) {
 		t.Error(err)
+	}
+}
+
+// TestAliases: chains of aliases are followed up to their limit, whoever
+// follows them.
+func TestAliases(t *testing.T) {
+	z := mxtest.Zone{"end.test": {"AAAA 2001:db8::1"}, "text.test": {"TXT x"}, "c0.test": {"CNAME end.test"}}
+	for i := 1; i < 20; i++ {
+		z[fmt.Sprintf("c%d.test", i)] = []string{fmt.Sprintf("CNAME c%d.test", i-1)}
+	}
+	d := mxtest.NewDNS(z)
+	r := &resolver.Resolver{Servers: []string{"127.0.0.1:53"}, DialContext: d.DialContext, Attempts: 1}
+	for _, tt := range []struct {
+		host string
+		want string
+		err  error
+	}{
+		{"end.test", "end.test.", nil},
+		{"C0.test.", "end.test.", nil},
+		{"c11.test", "end.test.", nil}, // twelve
+		{"c12.test", "", resolver.ErrMalformed},
+		{"c19.test", "", resolver.ErrMalformed},
+		{"text.test", "", resolver.ErrNoData},
+		{"none.test", "", resolver.ErrNXDomain},
+	} {
+		got, err := r.LookupCNAME(t.Context(), tt.host)
+		if got != tt.want || !errors.Is(err, tt.err) {
+			t.Errorf("%s: %q, %v", tt.host, got, err)
+		}
 	}
 }
