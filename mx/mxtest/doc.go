@@ -1,6 +1,6 @@
-// Package mxtest is the DNS for tests: zones as literals, a resolver over them
-// in memory, and a real DNS server on loopback over the same zones, which may
-// change while they are used.
+// Package mxtest is the DNS for tests: zones as literals or master files, a
+// resolver over them in memory, and a real DNS server on loopback over the same
+// zones, which may change, fail and be late while they are used.
 //
 //	dns := mxtest.NewDNS(mxtest.Zone{
 //		"example.test":    {"MX 10 mx.example.test", "TXT v=spf1 mx -all"},
