@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -422,5 +423,64 @@ func BenchmarkAdd(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		m.Add(b.Context(), now, o...)
+	}
+}
+
+// policies are those of all domains.
+type policies struct{ p *mtasts.Policy }
+
+func (p policies) Lookup(context.Context, string) (*mtasts.Policy, error) { return p.p, nil }
+
+// TestTestingMode: while a policy is being tested the mail goes, and the report
+// says what would have stopped it (RFC 8460 §4.3.1).
+func TestTestingMode(t *testing.T) {
+	for want, certify := range map[string]func(ca, other *mxtest.CA) (*tls.Certificate, error){
+		"sts": func(ca, _ *mxtest.CA) (*tls.Certificate, error) { return ca.Issue("mx.a.test") },
+		"sts certificate-expired": func(ca, _ *mxtest.CA) (*tls.Certificate, error) {
+			return ca.IssueFor(time.Now().AddDate(-2, 0, 0), time.Now().AddDate(-1, 0, 0), "mx.a.test")
+		},
+		"sts certificate-host-mismatch": func(ca, _ *mxtest.CA) (*tls.Certificate, error) { return ca.Issue("mx.b.test") },
+		"sts certificate-not-trusted":   func(_, other *mxtest.CA) (*tls.Certificate, error) { return other.Issue("mx.a.test") },
+		"sts starttls-not-supported":    nil,
+	} {
+		w, err := mxtest.NewWorld(map[string][]string{"a.test": {"mx.a.test"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		other, err := mxtest.NewCA()
+		if err != nil {
+			t.Fatal(err)
+		}
+		host := w.Host("mx.a.test")
+		if host.STARTTLS = certify != nil; certify != nil {
+			if host.Certificate, err = certify(w.CA, other); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var got []string
+		s := &mx.Sender{
+			Resolver: w.DNS, Dialer: smtpclient.Dialer{DialContext: w.DialContext, TLS: w.ClientTLS()},
+			STS: policies{&mtasts.Policy{Mode: mtasts.Testing, MX: []string{"mx.a.test"}, MaxAge: time.Hour}},
+			OnAttempt: func(a mx.Attempt) {
+				for _, o := range tlsrpt.Outcomes(a) {
+					word := string(o.Policy.Type)
+					if o.Failure != nil {
+						word += " " + string(o.Failure.Type)
+						if o.Failure.ReceivingMX != "mx.a.test" || o.Failure.Reason == "" {
+							t.Errorf("%+v", o.Failure)
+						}
+					}
+					got = append(got, word)
+				}
+			},
+		}
+		env := &smtp.Envelope{From: smtp.Address{Local: "x", Domain: "b.test"}, To: []smtp.Recipient{{Address: smtp.Address{Local: "y", Domain: "a.test"}}}}
+		if res := s.Deliver(t.Context(), env, strings.NewReader("Subject: x\r\n\r\n")); res[0].Err != nil {
+			t.Errorf("%s: %v", want, res[0].Err)
+		}
+		if len(got) != 1 || got[0] != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
