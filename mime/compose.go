@@ -317,6 +317,10 @@ func (n *node) write(o *output) {
 		}
 		return
 	}
+	if o.b == nil && n.boundary == "" && n.direct() {
+		// The whole message, if it is not a large one.
+		o.b = make([]byte, 0, min(len(n.header)+len(n.body.data)+n.body.count+4, outputBlock+1024))
+	}
 	o.add(n.header)
 	o.string("\r\n")
 	if n.boundary == "" {
@@ -333,11 +337,17 @@ func (n *node) write(o *output) {
 	o.string("\r\n--" + n.boundary + "--\r\n")
 }
 
+// direct reports whether the body is text in memory that is written as it is
+// but for its line ends.
+func (n *node) direct() bool {
+	return n.body.ends != mixedEnds && n.body.lines && identity(n.encoding)
+}
+
 func (n *node) writeBody(o *output) {
 	if o.err != nil {
 		return
 	}
-	if n.body.ends != mixedEnds && n.body.lines && identity(n.encoding) {
+	if n.direct() {
 		o.text(n.body.data, n.body.ends)
 		return
 	}

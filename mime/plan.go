@@ -194,7 +194,7 @@ func (p *planner) text(subtype, s string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.body.ends = t.ends()
+	n.body.ends, n.body.count = t.ends(), t.lines
 	n.encoding = t.choose(true, p.allow)
 	n.header = append(make([]byte, 0, 128), "Content-Type: text/"+subtype+"\r\n"...)
 	n.addEncoding()
@@ -232,4 +232,5 @@ type source struct {
 	open  func() (io.ReadCloser, error)
 	lines bool // line ends become CRLF
 	ends  endKind
+	count int // of the line ends, when ends tells their kind
 }
