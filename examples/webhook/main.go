@@ -1,0 +1,69 @@
+// Webhook receives mail for a domain, checks it, and POSTs it as signed JSON. While the hook is down, or says anything
+// but 2xx, senders are told to come again later (451): nothing is lost, and nothing has to be kept here.
+//
+//	SECRET=… HOOK=https://app.example/mail DOMAIN=in.example.org LISTEN=:25 go run ./examples/webhook
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/postrider/postrider/auth/verify"
+	"github.com/postrider/postrider/smtp/smtpserver"
+	"github.com/postrider/postrider/store/delivery"
+)
+
+func main() {
+	l, err := net.Listen("tcp", os.Getenv("LISTEN"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal((&smtpserver.Server{MaxMessageBytes: 20 << 20, Backend: &delivery.Backend{Verifier: new(verify.Verifier), Policy: delivery.DMARC,
+		Recipients: delivery.CatchAll(os.Getenv("DOMAIN")), Target: delivery.TargetFunc(post)}}).Serve(l))
+}
+
+// post is the Target. Time and Message-ID are signed too: the hook can tell a request that is old, or comes again.
+func post(ctx context.Context, in *delivery.Inbound) error {
+	raw, err := io.ReadAll(io.NewSectionReader(in.Body, 0, in.Body.Size()))
+	if err != nil {
+		return err
+	}
+	text, to, field := new(bytes.Buffer), []string{}, in.Message.Header.Text
+	for _, p := range in.Message.Bodies().Text {
+		io.Copy(text, p.Text(in.Body))
+	}
+	for _, r := range in.Recipients {
+		to = append(to, r.Address.String())
+	}
+	body, err := json.Marshal(map[string]any{"from": field("From"), "subject": field("Subject"), "id": field("Message-ID"), "time": in.Time,
+		"mailfrom": in.From.String(), "to": to, "auth": in.Auth.AuthenticationResults.Results, "text": text.String(), "raw": raw})
+	if err != nil {
+		return err
+	}
+	mac := hmac.New(sha256.New, []byte(os.Getenv("SECRET")))
+	mac.Write(body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, os.Getenv("HOOK"), bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header = http.Header{"Content-Type": {"application/json"}, "X-Signature": {fmt.Sprintf("sha256=%x", mac.Sum(nil))}}
+	resp, err := (&http.Client{Timeout: time.Minute}).Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("the hook says %s", resp.Status)
+	}
+	return nil
+}
