@@ -113,7 +113,7 @@ func run(c *config, out io.Writer, signals <-chan os.Signal) error {
 	if err != nil {
 		return err
 	}
-	failed, err := r.start(c)
+	failed, err := r.start()
 	if err != nil {
 		r.close()
 		return err

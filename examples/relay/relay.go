@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/postrider/postrider/auth/login"
+	"github.com/postrider/postrider/examples/internal/control"
 	"github.com/postrider/postrider/mx"
 	"github.com/postrider/postrider/mx/mtasts"
 	"github.com/postrider/postrider/mx/resolver"
@@ -30,6 +31,7 @@ type relay struct {
 	disk     *diskqueue.Storage
 	pool     *smtpclient.Pool
 	sts      *mtasts.Client // nil with a smarthost
+	control  *control.Server
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
 }
@@ -118,7 +120,10 @@ func users(specs []string) (login.Authenticator, error) {
 func log(e queue.Event) {
 	attrs := []any{"message", e.Message.ID.String(), "from", e.From.String(), "to", e.To.String(), "attempt", e.Attempt}
 	if h := e.Result.Hop; h != nil {
-		attrs = append(attrs, "host", h.Name, "tls", tls.VersionName(h.TLS), "auth", h.Auth)
+		attrs = append(attrs, "host", h.Name)
+		if h.TLS != 0 {
+			attrs = append(attrs, "tls", tls.VersionName(h.TLS), "auth", h.Auth)
+		}
 	}
 	if e.Result.Reply.Code != 0 {
 		attrs = append(attrs, "reply", e.Result.Reply.String())
@@ -132,10 +137,13 @@ func log(e queue.Event) {
 }
 
 // start listens and runs the queue. The channel gets what fails later.
-func (r *relay) start(c *config) (<-chan error, error) {
+func (r *relay) start() (<-chan error, error) {
 	var err error
-	if r.listener, err = net.Listen("tcp", c.listen); err != nil {
+	if r.listener, err = net.Listen("tcp", r.listen); err != nil {
 		return nil, fmt.Errorf("-listen: %w", err)
+	}
+	if r.control, err = control.Serve(r.data, r.queue); err != nil { // for examples/queuectl
+		return nil, err
 	}
 	failed := make(chan error, 2)
 	ctx, stop := context.WithCancel(context.Background())
@@ -170,9 +178,15 @@ func (r *relay) shutdown(ctx context.Context) error {
 // close cuts what is left and returns when all of it has ended.
 func (r *relay) close() error {
 	r.stop()
+	if r.listener != nil {
+		r.listener.Close()
+	}
 	r.server.Close()
 	r.pool.Close()
 	r.queue.Close()
+	if r.control != nil {
+		r.control.Close()
+	}
 	r.wg.Wait()
 	return r.disk.Close()
 }

@@ -70,7 +70,7 @@ type Changed struct {
 	Changed int `json:"changed"`
 }
 
-// Verbs returns what can be done with entries, by name.
+// verbs returns what can be done with entries, by name.
 func verbs(q *queue.Queue) map[string]func(context.Context, queue.Filter) (int, error) {
 	return map[string]func(context.Context, queue.Filter) (int, error){
 		"hold":    q.Hold,
@@ -146,8 +146,10 @@ func Path(data string) string { return filepath.Join(data, "control", "socket") 
 
 // Server is a socket that is served.
 type Server struct {
-	http http.Server
-	wg   sync.WaitGroup
+	http   http.Server
+	wg     sync.WaitGroup
+	mu     sync.RWMutex // read-locked by each request
+	closed bool
 }
 
 // Serve opens the socket of data for q, whose storage must be in use by
@@ -165,20 +167,32 @@ func Serve(data string, q *queue.Queue) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
-	s := &Server{http: http.Server{Handler: Handler(q), ReadHeaderTimeout: time.Minute}}
+	s := &Server{}
+	handler := Handler(q)
+	s.http.ReadHeaderTimeout = time.Minute
+	s.http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		if !s.closed {
+			handler.ServeHTTP(w, r)
+		}
+	})
 	s.wg.Go(func() { s.http.Serve(l) })
 	return s, nil
 }
 
-// Close ends it and returns when nobody uses the queue any more.
+// Close gives what is under way a second, cuts the rest, and returns when
+// nobody uses the queue any more.
 func (s *Server) Close() error {
-	// Changes are short; lists are cut.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		err = s.http.Close()
 	}
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.wg.Wait()
 	return err
 }
