@@ -19,6 +19,7 @@ import (
 	"github.com/postrider/postrider/auth/dkim"
 	"github.com/postrider/postrider/auth/login"
 	"github.com/postrider/postrider/auth/verify"
+	"github.com/postrider/postrider/examples/internal/control"
 	"github.com/postrider/postrider/imap/imapserver"
 	"github.com/postrider/postrider/mx"
 	"github.com/postrider/postrider/mx/resolver"
@@ -45,7 +46,8 @@ type server struct {
 	data      string // -data
 	held      held   // what the queue keeps
 	closeHeld func() error
-	dir       string // a folder with the certificate made at start, or ""
+	control   *control.Server // for examples/queuectl, with -data
+	dir       string          // a folder with the certificate made at start, or ""
 	wg        sync.WaitGroup
 }
 
@@ -170,6 +172,12 @@ func (s *server) start() (<-chan error, error) {
 		}
 		l.addr = l.l.Addr().String()
 	}
+	if s.data != "" {
+		var err error
+		if s.control, err = control.Serve(s.data, s.queue); err != nil {
+			return nil, err
+		}
+	}
 	failed := make(chan error, len(s.listeners)+1)
 	for _, l := range s.listeners {
 		s.wg.Go(func() { failed <- fmt.Errorf("%s: %w", l.name, l.server.Serve(l.l)) })
@@ -214,6 +222,9 @@ func (s *server) close() {
 	}
 	s.local.Close()
 	s.queue.Close()
+	if s.control != nil {
+		s.control.Close()
+	}
 	s.wg.Wait()
 	if err := s.closeHeld(); err != nil {
 		slog.Error("closing the queue", "err", err)
@@ -260,7 +271,7 @@ func (s *server) describe(w io.Writer) {
 	if s.data == "" {
 		fmt.Fprintln(w, "mail is kept in memory: it is gone when this program ends")
 	} else {
-		fmt.Fprintf(w, "the queue is in %s; mailboxes are in memory\n", filepath.Join(s.data, "queue"))
+		fmt.Fprintf(w, "the queue is in %s, look with examples/queuectl; mailboxes are in memory\n", filepath.Join(s.data, "queue"))
 	}
 	for _, spec := range s.users.made {
 		name, password, _ := strings.Cut(spec, ":")
