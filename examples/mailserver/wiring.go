@@ -271,7 +271,8 @@ func (s *server) describe(w io.Writer) {
 	if s.data == "" {
 		fmt.Fprintln(w, "mail is kept in memory: it is gone when this program ends")
 	} else {
-		fmt.Fprintf(w, "the queue is in %s, look with examples/queuectl; mailboxes are in memory\n", filepath.Join(s.data, "queue"))
+		fmt.Fprintf(w, "the queue is in %s; mailboxes are in memory\n", filepath.Join(s.data, "queue"))
+		fmt.Fprintf(w, "look at the queue: go run ./examples/queuectl -data %s\n", s.data)
 	}
 	for _, spec := range s.users.made {
 		name, password, _ := strings.Cut(spec, ":")
