@@ -78,7 +78,7 @@ func newSender(c *config, m *merge) (_ *sender, err error) {
 			return nil, err
 		}
 		s.queue.Transport, keys = s.far.transport(), s.far.keys
-		listen, s.linger = "127.0.0.1:0", 500*time.Millisecond
+		listen = "127.0.0.1:0"
 	} else {
 		s.pool = &smtpclient.Pool{MaxGroup: c.concurrency}
 		r := &smtpclient.Relay{Addr: c.relay, Pool: s.pool}
@@ -100,7 +100,7 @@ func newSender(c *config, m *merge) (_ *sender, err error) {
 	if listen == "" {
 		return s, nil
 	}
-	if c.bounceListen != "" {
+	if c.relay != "" {
 		s.linger = c.patience
 	}
 	l, err := net.Listen("tcp", listen)
@@ -258,7 +258,7 @@ func (s *sender) run(ctx context.Context, rows rows, b *bar) error {
 			done = true
 		case <-tick.C:
 			b.show(s.tally.sums())
-			done = s.tally.settled(s.linger, s.patience)
+			done = s.tally.settled(s.linger, s.patience) && (s.far == nil || s.far.owed.Load() == 0)
 		}
 	}
 	// What is on its way comes to its end.
