@@ -35,7 +35,7 @@ const (
 type bar struct {
 	w io.Writer
 	look
-	peak uint64 // octets of heap, at most
+	peak uint64 // octets that live on the heap, at most
 	last time.Time
 	done int
 	rate float64 // messages a second, lately
@@ -52,7 +52,7 @@ func (b *bar) paint(code, s string) string {
 
 // show draws the bar anew; it is called some times a second.
 func (b *bar) show(s sums) {
-	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(sample)
 	b.peak = max(b.peak, sample[0].Value.Uint64())
 	done := s.delivered + s.bounced + s.suppressed
