@@ -53,6 +53,8 @@
 //
 // Nothing relays, accepts, or shows a password on the wire unless you say so.
 //
-// examples/journey shows the whole way in one program; examples/mailserver is
-// a small mail server to copy.
+// examples/journey shows the whole way in one program. To copy:
+// examples/mailserver, examples/relay, examples/passwordreset, examples/bulk,
+// examples/queuectl, examples/webhook, examples/imapfront and
+// examples/dmarcreport.
 package postrider
