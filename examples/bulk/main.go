@@ -13,6 +13,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	_ "embed"
 	"errors"
 	"flag"
@@ -46,7 +47,7 @@ type config struct {
 	rate, concurrency       int
 	patience                time.Duration
 	retry                   time.Duration // the first one
-	secret                  string        // of the links to unsubscribe
+	secret                  string        // of links and return paths
 }
 
 func parse(args []string, usage io.Writer) (*config, error) {
@@ -59,19 +60,22 @@ func parse(args []string, usage io.Writer) (*config, error) {
 	f.StringVar(&c.template, "template", "", "`file`: Subject: …, an empty line, the text, all with {{.column}} in it; empty = an example")
 	f.StringVar(&c.campaign, "campaign", "spring", "`name`: an address gets one message of each campaign")
 	f.StringVar(&from, "from", "The garden shop <news@shop.example>", "who sends")
-	f.StringVar(&bounces, "bounces", "bounces@shop.example", "`address` that bounces come back to, with the recipient put into it")
+	f.StringVar(&bounces, "bounces", "b@shop.example", "`address` that bounces come back to, with the message and its recipient put into it")
 	f.StringVar(&c.bounceListen, "bounce-listen", "", "`host:port` for bounces, while this runs")
 	f.StringVar(&c.relay, "relay", "", "provider's `host:port`; empty = a far side within this program")
 	f.StringVar(&c.relayUser, "relay-user", "", "login there; the password is in $RELAY_PASSWORD")
 	f.StringVar(&c.data, "data", "", "`directory` of the queue; empty = a temporary one")
 	f.StringVar(&c.dkim, "dkim", "", "sign with `selector:keyfile`; one-click unsubscription needs it (RFC 8058)")
 	f.StringVar(&c.suppress, "suppress", "", "`file` of addresses not to write to; those that are no good are added")
-	f.StringVar(&c.unsubscribe, "unsubscribe", "https://shop.example/unsubscribe", "`URL` that unsubscribes; links are signed with $BULK_SECRET")
+	f.StringVar(&c.unsubscribe, "unsubscribe", "https://shop.example/unsubscribe", "`URL` that unsubscribes; links, and addresses for bounces, are signed with $BULK_SECRET")
 	f.IntVar(&c.rate, "rate", 0, "messages a second at most; 0 = no limit")
 	f.IntVar(&c.concurrency, "concurrency", 50, "messages on their way at one time")
 	f.DurationVar(&c.patience, "patience", 0, "how long to wait for those that were put off (default 3s, with -relay 10m)")
 	if err := f.Parse(args); err != nil {
 		return nil, err
+	}
+	if c.secret == "" && c.relay == "" {
+		c.secret = rand.Text()
 	}
 	var err error
 	if c.from, err = mime.ParseAddress(from); err != nil {
@@ -94,7 +98,7 @@ func parse(args []string, usage io.Writer) (*config, error) {
 	case c.csv == "" && c.relay != "":
 		return nil, errors.New("-relay needs -csv: made-up people get no mail")
 	case c.relay != "" && c.secret == "":
-		return nil, errors.New("BULK_SECRET must be set, or anybody could unsubscribe anybody")
+		return nil, errors.New("BULK_SECRET must be set, or anybody could unsubscribe others and make up bounces")
 	case c.rate < 0 || c.concurrency < 1 || c.n < 0:
 		return nil, errors.New("-rate, -concurrency and -n cannot be negative")
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/postrider/postrider/mime"
 	"github.com/postrider/postrider/queue/submission"
 	"github.com/postrider/postrider/smtp"
-	"github.com/postrider/postrider/smtp/returnpath"
 )
 
 // merge makes messages.
@@ -57,8 +56,7 @@ func (m *merge) message(r row) (*mime.Message, submission.Options, error) {
 		return nil, o, err
 	}
 	msg.Subject = subject.String()
-	// A bounce comes back to bounces+ann=example.org@shop.example.
-	o.Envelope.From = returnpath.VERP{}.Encode(m.bounces, addr)
+	o.Envelope.From = m.bounces // the queue makes a return path of it for each
 	o.Envelope.To = []smtp.Recipient{{Address: addr}}
 	o.Campaign, o.Key = m.campaign, m.campaign+" "+strings.ToLower(addr.String())
 	return msg, o, nil

@@ -17,9 +17,9 @@ import (
 	"github.com/postrider/postrider/mime/report"
 	"github.com/postrider/postrider/queue"
 	"github.com/postrider/postrider/queue/diskqueue"
+	"github.com/postrider/postrider/queue/feedback"
 	"github.com/postrider/postrider/queue/submission"
 	"github.com/postrider/postrider/smtp"
-	"github.com/postrider/postrider/smtp/returnpath"
 	"github.com/postrider/postrider/smtp/smtpclient"
 	"github.com/postrider/postrider/smtp/smtpserver"
 	"github.com/postrider/postrider/store"
@@ -37,6 +37,7 @@ type sender struct {
 	disk    *diskqueue.Storage
 	queue   *queue.Queue
 	submit  *submission.Submitter
+	paths   *feedback.Matcher
 	tally   *tally
 	far     *far // nil with -relay
 	pool    *smtpclient.Pool
@@ -47,7 +48,9 @@ type sender struct {
 }
 
 func newSender(c *config, m *merge) (_ *sender, err error) {
-	s := &sender{config: c, merge: m, tally: newTally()}
+	// A bounce comes back to b+ID-SIGNATURE+ann=example.org@shop.example
+	// (VERP), which nobody else can make.
+	s := &sender{config: c, merge: m, tally: newTally(), paths: &feedback.Matcher{Base: c.bounces, Key: []byte(c.secret)}}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -56,7 +59,7 @@ func newSender(c *config, m *merge) (_ *sender, err error) {
 	if s.disk, err = diskqueue.Open(filepath.Join(c.data, "queue"), nil); err != nil {
 		return nil, fmt.Errorf("-data: %w", err)
 	}
-	s.queue = &queue.Queue{Storage: s.disk, Hostname: m.from.Domain, OnEvent: s.event, DelayNotice: -1,
+	s.queue = &queue.Queue{Storage: s.disk, Hostname: m.from.Domain, OnEvent: s.event, ReturnPath: s.paths.ReturnPath, DelayNotice: -1,
 		Retry: queue.Backoff(c.retry, time.Hour), Concurrency: c.concurrency}
 	if c.rate > 0 {
 		s.queue.Limiter = &queue.Rates{Rate: func(key string) queue.Rate {
@@ -188,38 +191,38 @@ func (s *sender) event(e queue.Event) {
 
 // never puts an address on the list. One write is one line, whoever else writes.
 func (s *sender) never(to smtp.Address) {
-	if s.list != nil {
+	if s.list != nil && !to.IsZero() {
 		fmt.Fprintln(s.list, to)
 	}
 }
 
-// bounceTo takes mail for addresses that VERP made. Anybody could make one up:
-// where that matters sign them, as returnpath.BATV does.
+// bounceTo takes mail for the return paths that were made here.
 func (s *sender) bounceTo(_ context.Context, to smtp.Address) ([]store.Target, error) {
-	if _, err := (returnpath.VERP{}).Decode(s.config.bounces, to); err != nil {
+	if _, err := s.paths.Match(to); err != nil {
 		return nil, delivery.ErrNoUser
 	}
 	return []store.Target{{Account: to.String()}}, nil
 }
 
-// bounce reads what came back, of whom the address tells.
-func (s *sender) bounce(_ context.Context, in *delivery.Inbound) error {
-	n, err := report.Classify(in.Message, in.Body)
-	if err != nil {
-		return err
-	}
-	switch n.Class {
-	case "", report.AutoReply, report.Success, report.Late, report.Challenge:
-		return nil // they have it, or may get it yet
-	}
+// bounce reads what came back.
+func (s *sender) bounce(ctx context.Context, in *delivery.Inbound) error {
 	for _, to := range in.Recipients {
-		addr, err := returnpath.VERP{}.Decode(s.config.bounces, to.Address)
+		list, err := s.paths.Read(ctx, to.Address, in.Body, in.Body.Size())
+		if errors.Is(err, feedback.ErrNotFeedback) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
-		s.tally.cameBack(addr, n.Class)
-		if n.Class.Hard() || n.Class == report.Complaint {
-			s.never(addr)
+		for _, f := range list {
+			switch f.Class {
+			case report.AutoReply, report.Success, report.Late, report.Challenge:
+				continue // they have it, or may get it yet
+			}
+			s.tally.cameBack(f.Message, f.Class)
+			if f.Class.Hard() || f.Class == report.Complaint {
+				s.never(f.Recipient)
+			}
 		}
 	}
 	return nil

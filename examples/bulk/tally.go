@@ -26,13 +26,13 @@ type tally struct {
 	delivered  int
 	suppressed int
 	bounced    map[report.Class]int
-	returned   map[string]bool // whose bounce came back later
-	merged     bool            // all lines are read
+	returned   map[queue.ID]bool // whose bounce came back later
+	merged     bool              // all lines are read
 }
 
 func newTally() *tally {
 	now := time.Now()
-	return &tally{begin: now, news: now, bounced: map[report.Class]int{}, returned: map[string]bool{}}
+	return &tally{begin: now, news: now, bounced: map[report.Class]int{}, returned: map[queue.ID]bool{}}
 }
 
 // event is the queue's OnEvent. It returns the class of a bounce.
@@ -83,14 +83,13 @@ func (t *tally) found(e *queue.Entry) {
 }
 
 // cameBack counts a bounce of what had been delivered, once.
-func (t *tally) cameBack(to smtp.Address, class report.Class) {
+func (t *tally) cameBack(message queue.ID, class report.Class) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key := strings.ToLower(to.String())
-	if t.returned[key] {
+	if t.returned[message] {
 		return
 	}
-	t.returned[key] = true
+	t.returned[message] = true
 	t.news = time.Now()
 	t.delivered--
 	t.bounced[class]++

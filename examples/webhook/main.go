@@ -7,10 +7,8 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -19,6 +17,7 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/auth/verify"
+	"github.com/postrider/postrider/queue/webhook"
 	"github.com/postrider/postrider/smtp/smtpserver"
 	"github.com/postrider/postrider/store/delivery"
 )
@@ -32,38 +31,30 @@ func main() {
 		Recipients: delivery.CatchAll(os.Getenv("DOMAIN")), Target: delivery.TargetFunc(post)}}).Serve(l))
 }
 
-// post is the Target. Time and Message-ID are signed too: the hook can tell a request that is old, or comes again.
+// post is the Target. The hook calls webhook.Verify, and tells a message that comes again by its id.
 func post(ctx context.Context, in *delivery.Inbound) error {
 	raw, err := io.ReadAll(io.NewSectionReader(in.Body, 0, in.Body.Size()))
-	if err != nil {
-		return err
-	}
 	text, to, field := new(bytes.Buffer), []string{}, in.Message.Header.Text
 	for _, p := range in.Message.Bodies().Text {
-		io.Copy(text, p.Text(in.Body))
+		io.Copy(text, p.Text(bytes.NewReader(raw)))
 	}
 	for _, r := range in.Recipients {
 		to = append(to, r.Address.String())
 	}
-	body, err := json.Marshal(map[string]any{"from": field("From"), "subject": field("Subject"), "id": field("Message-ID"), "time": in.Time,
-		"mailfrom": in.From.String(), "to": to, "auth": in.Auth.AuthenticationResults.Results, "text": text.String(), "raw": raw})
-	if err != nil {
+	body, err2 := json.Marshal(map[string]any{"from": field("From"), "subject": field("Subject"), "id": field("Message-ID"), "raw": raw,
+		"mailfrom": in.From.String(), "to": to, "auth": in.Auth.AuthenticationResults.Results, "text": text.String()})
+	req, err3 := http.NewRequestWithContext(ctx, http.MethodPost, os.Getenv("HOOK"), bytes.NewReader(body))
+	if err := errors.Join(err, err2, err3); err != nil {
 		return err
 	}
-	mac := hmac.New(sha256.New, []byte(os.Getenv("SECRET")))
-	mac.Write(body)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, os.Getenv("HOOK"), bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header = http.Header{"Content-Type": {"application/json"}, "X-Signature": {fmt.Sprintf("sha256=%x", mac.Sum(nil))}}
+	req.Header = http.Header{"Content-Type": {"application/json"}, webhook.SignatureHeader: {webhook.Sign([]byte(os.Getenv("SECRET")), time.Now(), body)}}
 	resp, err := (&http.Client{Timeout: time.Minute}).Do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
-		return fmt.Errorf("the hook says %s", resp.Status)
+		return errors.New("the hook says " + resp.Status)
 	}
 	return nil
 }
