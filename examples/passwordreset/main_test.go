@@ -41,44 +41,63 @@ func TestSmall(t *testing.T) {
 
 // program is the web server in a process of its own.
 type program struct {
-	cmd *exec.Cmd
-	url string
-	log *bufio.Scanner
+	cmd   *exec.Cmd
+	url   string
+	log   *bufio.Scanner
+	ended chan struct{}
 }
 
+// start runs the program. Somebody else may be faster in taking the port that
+// was free a moment ago: then it ends at once, and is given another.
 func start(t *testing.T, data string, provider *smtptest.Server, roots string) *program {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 5 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := l.Addr().String()
+		l.Close()
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "LISTEN="+addr, "DATA="+data, "RELAY="+provider.Addr, "SECRET=s",
+			"SMTP_USER=shop", "SMTP_PASSWORD=pw", "SSL_CERT_FILE="+roots)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		cmd.Stderr = w
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		p := &program{cmd, "http://" + addr + "/", bufio.NewScanner(r), make(chan struct{})}
+		go func() {
+			cmd.Wait()
+			close(p.ended)
+		}()
+		t.Cleanup(p.kill)
+		if p.listens(addr) {
+			return p
+		}
 	}
-	addr := l.Addr().String()
-	l.Close()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "LISTEN="+addr, "DATA="+data, "RELAY="+provider.Addr, "SECRET=s",
-		"SMTP_USER=shop", "SMTP_PASSWORD=pw", "SSL_CERT_FILE="+roots)
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &program{cmd, "http://" + addr + "/", bufio.NewScanner(stderr)}
-	t.Cleanup(p.kill)
-	// It listens in a moment.
+	t.Fatal("it does not listen")
+	return nil
+}
+
+// listens waits until it listens, or has ended.
+func (p *program) listens(addr string) bool {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
+		if c, err := net.Dial("tcp", addr); err == nil {
 			c.Close()
-			return p
+			return true
 		}
 		select {
 		case <-tick.C:
-		case <-t.Context().Done():
-			t.Fatal("it does not listen: ", err)
+		case <-p.ended:
+			return false
 		}
 	}
 }
@@ -86,7 +105,7 @@ func start(t *testing.T, data string, provider *smtptest.Server, roots string) *
 // kill ends it as a power cut would.
 func (p *program) kill() {
 	p.cmd.Process.Kill()
-	p.cmd.Wait()
+	<-p.ended
 }
 
 func (p *program) ask(t *testing.T, email string) string {

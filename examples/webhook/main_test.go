@@ -102,36 +102,53 @@ func TestWebhook(t *testing.T) {
 	}
 }
 
-// start runs the program and returns where it listens.
+// start runs the program and returns where it listens. Somebody else may be
+// faster in taking the port that was free a moment ago: then it ends at once,
+// and is given another.
 func start(t *testing.T, hook string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 5 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := l.Addr().String()
+		l.Close()
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "LISTEN="+addr, "HOOK="+hook, "DOMAIN=in.example.org", "SECRET=s3")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() {
+			cmd.Wait()
+			close(ended)
+		}()
+		t.Cleanup(func() {
+			cmd.Process.Kill()
+			<-ended
+		})
+		if listens(addr, ended) {
+			return addr
+		}
 	}
-	addr := l.Addr().String()
-	l.Close()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "LISTEN="+addr, "HOOK="+hook, "DOMAIN=in.example.org", "SECRET=s3")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
+	t.Fatal("it does not listen")
+	return ""
+}
+
+// listens waits until somebody listens, or the program has ended.
+func listens(addr string, ended <-chan struct{}) bool {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
+		if c, err := net.Dial("tcp", addr); err == nil {
 			c.Close()
-			return addr
+			return true
 		}
 		select {
 		case <-tick.C:
-		case <-t.Context().Done():
-			t.Fatal("it does not listen: ", err)
+		case <-ended:
+			return false
 		}
 	}
 }
