@@ -28,6 +28,7 @@ type config struct {
 	users                    list
 	smarthost, smarthostUser string
 	dns                      string
+	metricsListen            string
 	mxPort                   uint
 	cert, key                string
 	prefixes                 []netip.Prefix // of allow
@@ -52,6 +53,7 @@ func parse(args []string, usage io.Writer) (*config, error) {
 	f.StringVar(&c.smarthostUser, "smarthost-user", "", "login there; the password is in $SMARTHOST_PASSWORD")
 	f.StringVar(&c.dns, "dns", "", "resolver's `host:port`; empty = the system's. DANE needs one on loopback that validates")
 	f.UintVar(&c.mxPort, "mx-port", 25, "`port` that other servers listen on")
+	f.StringVar(&c.metricsListen, "metrics", "", "`host:port` for Prometheus to GET /metrics; empty = off")
 	f.StringVar(&c.cert, "cert", "", "certificate `file`, PEM; empty = no STARTTLS")
 	f.StringVar(&c.key, "key", "", "private key `file`, PEM")
 	if err := f.Parse(args); err != nil {
@@ -119,6 +121,9 @@ func run(c *config, out io.Writer, signals <-chan os.Signal) error {
 		return err
 	}
 	fmt.Fprintln(out, "smtp", r.listener.Addr())
+	if r.web != nil {
+		fmt.Fprintln(out, "metrics", "http://"+r.webAddr+"/metrics")
+	}
 	fmt.Fprintln(out, "ready")
 
 	select {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,6 +54,7 @@ func TestFlags(t *testing.T) {
 // running is a relay started by a test.
 type running struct {
 	addr    string
+	metrics string // URL
 	signals chan os.Signal
 	ended   chan error
 }
@@ -73,6 +75,9 @@ func start(t *testing.T, args ...string) *running {
 	for sc.Scan() {
 		if addr, ok := strings.CutPrefix(sc.Text(), "smtp "); ok {
 			r.addr = addr
+		}
+		if url, ok := strings.CutPrefix(sc.Text(), "metrics "); ok {
+			r.metrics = url
 		}
 		if sc.Text() == "ready" {
 			return r
@@ -245,6 +250,48 @@ func TestRelay(t *testing.T) {
 	r.stop(t)
 	if _, err := control.Dial(ctx, args[1]); err == nil {
 		t.Error("somebody serves the socket after the end")
+	}
+}
+
+// TestMetrics reads what Prometheus would.
+func TestMetrics(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	far, _, args := world(t)
+	far.Inject(smtptest.Fault{At: smtptest.Rcpt, Match: "gone@", Reply: "550 5.1.1 No such user"})
+	r := start(t, append(args, "-metrics", "127.0.0.1:0")...)
+	defer r.stop(t)
+	d := &smtpclient.Dialer{Hello: "client.test"}
+	for _, to := range []string{"x@plain.test", "gone@plain.test", "x@forged.test"} {
+		if res := send(t, d, smtpclient.Target{Addr: r.addr}, text, to); res.Err != nil {
+			t.Errorf("%s: %v", to, res.Err)
+		}
+	}
+	want := []string{`postrider_queue_events_total{kind="delivered"} 1`, `postrider_queue_bounces_total{class="bad-mailbox"} 1`, `postrider_queue_delivery_age_seconds_bucket{le="+Inf"} 1`}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.metrics, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(want, func(s string) bool { return !strings.Contains(string(b), s+"\n") }) {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("not all of %q are in\n%s", want, b)
+		}
 	}
 }
 

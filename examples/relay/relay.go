@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,12 +33,15 @@ type relay struct {
 	pool     *smtpclient.Pool
 	sts      *mtasts.Client // nil with a smarthost
 	control  *control.Server
+	metrics  *metrics
+	web      *http.Server // for -metrics, else nil
+	webAddr  string
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
 }
 
 func newRelay(c *config) (*relay, error) {
-	r := &relay{config: c, stop: func() {}, pool: &smtpclient.Pool{Dialer: smtpclient.Dialer{Hello: c.hostname}}}
+	r := &relay{config: c, metrics: newMetrics(), stop: func() {}, pool: &smtpclient.Pool{Dialer: smtpclient.Dialer{Hello: c.hostname}}}
 	r.server = &smtpserver.Server{Hostname: c.hostname, Backend: r,
 		// What the queue and the client keep is promised: notices, and TLS on
 		// the whole way for those who insist on it.
@@ -66,7 +70,10 @@ func newRelay(c *config) (*relay, error) {
 		r.disk.Close()
 		return nil, err
 	}
-	r.queue = &queue.Queue{Storage: r.disk, Transport: out, Hostname: c.hostname, OnEvent: log}
+	r.queue = &queue.Queue{Storage: r.disk, Transport: out, Hostname: c.hostname, OnEvent: func(e queue.Event) {
+		r.metrics.event(e)
+		log(e)
+	}}
 	return r, nil
 }
 
@@ -145,6 +152,13 @@ func (r *relay) start() (<-chan error, error) {
 	if r.control, err = control.Serve(r.data, r.queue); err != nil { // for examples/queuectl
 		return nil, err
 	}
+	if r.metricsListen != "" {
+		l, err := net.Listen("tcp", r.metricsListen)
+		if err != nil {
+			return nil, fmt.Errorf("-metrics: %w", err)
+		}
+		r.web, r.webAddr = r.serveMetrics(l), l.Addr().String()
+	}
 	failed := make(chan error, 2)
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
@@ -186,6 +200,9 @@ func (r *relay) close() error {
 	r.queue.Close()
 	if r.control != nil {
 		r.control.Close()
+	}
+	if r.web != nil {
+		r.web.Shutdown(context.Background()) // scrapes are short
 	}
 	r.wg.Wait()
 	return r.disk.Close()
