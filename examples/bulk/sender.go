@@ -60,7 +60,7 @@ func newSender(c *config, m *merge) (_ *sender, err error) {
 		return nil, fmt.Errorf("-data: %w", err)
 	}
 	s.queue = &queue.Queue{Storage: s.disk, Hostname: m.from.Domain, OnEvent: s.event, ReturnPath: s.paths.ReturnPath, DelayNotice: -1,
-		Retry: queue.Backoff(c.retry, time.Hour), Concurrency: c.concurrency}
+		Retry: queue.Backoff(c.retry, time.Hour), Concurrency: c.concurrency, PerSite: c.concurrency} // the provider's limit is for all
 	if c.rate > 0 {
 		s.queue.Limiter = &queue.Rates{Rate: func(key string) queue.Rate {
 			if key == "total" {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postrider/postrider/examples/internal/control"
 	"github.com/postrider/postrider/imap"
 	"github.com/postrider/postrider/imap/imapclient"
 	"github.com/postrider/postrider/mime"
@@ -268,5 +269,23 @@ func TestSecondSignal(t *testing.T) {
 	r.stop(t, 2)
 	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("the second signal did not cut: %v", took)
+	}
+}
+
+// TestControl shows that the queue of a running server is open to queuectl.
+func TestControl(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, "-data", dir)
+	c, err := control.Dial(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for e, err := range c.List(t.Context(), queue.Filter{}) {
+		t.Errorf("in a new queue: %+v %v", e, err)
+	}
+	c.Close()
+	r.stop(t, 1)
+	if _, err := control.Dial(t.Context(), dir); err == nil {
+		t.Error("somebody serves the socket after the end")
 	}
 }
