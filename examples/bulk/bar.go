@@ -100,10 +100,10 @@ func (b *bar) table(s sums, where string) {
 	if s.suppressed > 0 {
 		line(yellow, "suppressed", s.suppressed, "not written to")
 	}
-	if s.waiting > s.deferred {
-		line(yellow, "not tried yet", s.waiting-s.deferred, where)
+	line(yellow, "deferred", s.waiting, where)
+	if n := s.waiting - s.deferred; n > 0 {
+		fmt.Fprintf(b.w, "  %-14s %9s            %s\n", "not tried", count(n), b.paint(dim, "their host is down, or it was not their turn yet"))
 	}
-	line(yellow, "deferred", s.deferred, where)
 	if s.again > 0 {
 		line(dim, "sent before", s.again, "by an earlier run, or twice in the file")
 	}

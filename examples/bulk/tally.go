@@ -16,7 +16,7 @@ import (
 type tally struct {
 	mu         sync.Mutex
 	begin      time.Time
-	news       time.Time // when the last message was queued, or came to its end
+	news       time.Time // when the last message came to its end, or was put off at first
 	rows       int       // lines read
 	unusable   []string  // the first lines that were no good
 	bad        int
@@ -76,6 +76,9 @@ func (t *tally) event(e queue.Event) report.Class {
 func (t *tally) found(e *queue.Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if e.Envelope.From.IsZero() {
+		return // a notice
+	}
 	t.waiting += len(e.Envelope.To)
 	if e.Attempt > 0 {
 		t.deferred += len(e.Envelope.To)
@@ -119,18 +122,16 @@ func (t *tally) repeat() {
 }
 
 // settled reports whether there is nothing to wait for any more: all have come
-// to their end, and linger for bounces is over, or there was patience enough
-// with those that are put off.
+// to their end, and linger for bounces is over, or nothing has happened for as
+// long as there was patience. Those to a host that is down may not even have
+// been tried by then: the queue asks such a host with one message at a time.
 func (t *tally) settled(linger, patience time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.merged || t.waiting > t.deferred {
-		return false
-	}
 	if t.waiting == 0 {
 		patience = linger
 	}
-	return time.Since(t.news) >= patience
+	return t.merged && time.Since(t.news) >= patience
 }
 
 // sums are numbers for the bar and the table.
