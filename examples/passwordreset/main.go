@@ -24,8 +24,8 @@ import (
 
 func main() {
 	disk, err := diskqueue.Open(os.Getenv("DATA"), nil)
-	if err != nil {
-		log.Fatal(err)
+	if err != nil || os.Getenv("SECRET") == "" { // without one anybody could make links
+		log.Fatal("want DATA and SECRET: ", err)
 	}
 	auth := &smtpclient.Auth{User: os.Getenv("SMTP_USER"), Password: os.Getenv("SMTP_PASSWORD")}
 	q := &queue.Queue{Storage: disk, Transport: &smtpclient.Relay{Addr: os.Getenv("RELAY"), Auth: auth}, MaxAge: time.Hour}

@@ -24,8 +24,8 @@ import (
 
 func main() {
 	l, err := net.Listen("tcp", os.Getenv("LISTEN"))
-	if err != nil {
-		log.Fatal(err)
+	if err != nil || os.Getenv("SECRET") == "" { // without one anybody could sign
+		log.Fatal("want LISTEN and SECRET: ", err)
 	}
 	log.Fatal((&smtpserver.Server{MaxMessageBytes: 20 << 20, Backend: &delivery.Backend{Verifier: new(verify.Verifier), Policy: delivery.DMARC,
 		Recipients: delivery.CatchAll(os.Getenv("DOMAIN")), Target: delivery.TargetFunc(post)}}).Serve(l))
