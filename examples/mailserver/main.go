@@ -25,6 +25,7 @@ type config struct {
 	listen       map[string]*string // by name of the listener
 	dns          string
 	mxPort       uint
+	retry        time.Duration
 	cert, key    string
 	dkim         string
 	insecureAuth bool
@@ -57,6 +58,7 @@ func parse(args []string, usage io.Writer) (*config, error) {
 	}
 	f.StringVar(&c.dns, "dns", "", "resolver's `host:port`; empty = the system's")
 	f.UintVar(&c.mxPort, "mx-port", 25, "`port` that other servers listen on")
+	f.DurationVar(&c.retry, "retry", 5*time.Minute, "how long to wait before mail that failed is tried again, doubled each time")
 	f.StringVar(&c.cert, "cert", "", "certificate `file`, PEM; empty = one made at start")
 	f.StringVar(&c.key, "key", "", "private key `file`, PEM")
 	f.StringVar(&c.dkim, "dkim", "", "sign with `selector:keyfile`")
@@ -71,6 +73,8 @@ func parse(args []string, usage io.Writer) (*config, error) {
 		return nil, errors.New("-cert and -key go together")
 	case c.mxPort == 0 || c.mxPort > 65535:
 		return nil, errors.New("-mx-port: want 1 to 65535")
+	case c.retry <= 0:
+		return nil, errors.New("-retry: want more than 0")
 	}
 	if len(c.domains) == 0 {
 		c.domains = list{"example.test"}

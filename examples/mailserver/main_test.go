@@ -29,6 +29,7 @@ func TestFlags(t *testing.T) {
 		"-data /dev/null":              "-data: ",
 		"-cert a.pem":                  "-cert and -key",
 		"-mx-port 0":                   "-mx-port",
+		"-retry 0s":                    "-retry",
 		"stray":                        "unexpected argument",
 		"-user alice":                  "want addr:password",
 		"-user alice@other.test:x":     "none of the domains",

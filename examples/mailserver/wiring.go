@@ -105,7 +105,7 @@ func newServer(c *config) (*server, error) {
 
 	// Mail that goes out: signed, queued, and sent by Deliver below.
 	s.world = &mx.Sender{Resolver: dns, Port: uint16(c.mxPort), Names: []string{host}, Dialer: smtpclient.Dialer{Hello: host}}
-	s.queue = &queue.Queue{Storage: s.held, Transport: s, Hostname: host}
+	s.queue = &queue.Queue{Storage: s.held, Transport: s, Hostname: host, Retry: queue.Backoff(c.retry, max(c.retry, 4*time.Hour))}
 	submit := &submission.Submitter{Queue: s.queue}
 	if c.dkim != "" {
 		if submit.Sign, err = signer(c.dkim); err != nil {
