@@ -132,8 +132,40 @@ func (l *ledger) ack(id string, to []string) error {
 type farSide struct {
 	*ledger
 	well  atomic.Bool // no more faults
+	shut  atomic.Bool // takes nothing for now
 	conns sync.Map    // remote address to net.Conn
+	args  []string    // for a server that is to find it
 	net.Listener
+}
+
+// newFarSide serves the domains a.far.test to h.far.test until the test ends.
+func newFarSide(t *testing.T) *farSide {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "acknowledged"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	far := &farSide{ledger: &ledger{file: file, acked: make(map[parcel]time.Time), took: make(map[parcel][]took)}}
+	if far.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	srv := &smtpserver.Server{Backend: far, Hostname: "mx.far.test", MaxConnectionsPerIP: -1, Log: slog.New(slog.DiscardHandler)}
+	go srv.Serve(far)
+	t.Cleanup(func() { srv.Close() })
+	zone := mxtest.Zone{"mx.far.test": {"A 127.0.0.1"}}
+	for c := 'a'; c <= 'h'; c++ {
+		zone[string(c)+".far.test"] = []string{"MX 10 mx.far.test"}
+	}
+	dns := mxtest.NewDNS(zone)
+	dnsAddr, err := dns.Listen("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dns.Close() })
+	_, port, _ := net.SplitHostPort(far.Addr().String())
+	far.args = []string{"-user", "alice@example.test:secret", "-insecure-auth", "-dns", dnsAddr, "-mx-port", port}
+	return far
 }
 
 func (f *farSide) Accept() (net.Conn, error) {
@@ -164,7 +196,7 @@ var errLater = &smtp.Error{Code: 451, Enhanced: smtp.EnhancedCode{4, 3, 0}, Text
 func (s *farSession) Mail(context.Context, smtp.Address, smtp.MailOptions) error { return nil }
 
 func (s *farSession) Rcpt(_ context.Context, to smtp.Address, _ smtp.RcptOptions) error {
-	if s.f.fault(5) {
+	if s.f.shut.Load() || s.f.fault(5) {
 		return errLater
 	}
 	s.to = append(s.to, to.String())
@@ -244,24 +276,11 @@ func parseLoad(text []byte) (id string, ok bool) {
 // was not answered.
 func submit(addr string, l *ledger, session string, begun func()) (n int, unanswered bool, err error) {
 	defer begun()
-	nc, err := net.Dial("tcp", addr)
+	nc, c, err := logIn(addr)
 	if err != nil {
 		return 0, false, err
 	}
-	c := textproto.NewConn(nc)
 	defer c.Close()
-	if _, _, err := c.ReadResponse(220); err != nil {
-		return 0, false, err
-	}
-	plain := base64.StdEncoding.EncodeToString([]byte("\x00alice@example.test\x00secret"))
-	for _, s := range []struct {
-		line string
-		code int
-	}{{"EHLO load.test", 250}, {"AUTH PLAIN " + plain, 235}} {
-		if err := command(c, s.code, s.line); err != nil {
-			return 0, false, err
-		}
-	}
 	begun()
 	for ; ; n++ {
 		id := fmt.Sprintf("%s-%d", session, n)
@@ -299,6 +318,25 @@ func submit(addr string, l *ledger, session string, begun func()) (n int, unansw
 	}
 }
 
+func logIn(addr string) (net.Conn, *textproto.Conn, error) {
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := textproto.NewConn(nc)
+	_, _, err = c.ReadResponse(220)
+	if err == nil {
+		err = command(c, 250, "EHLO load.test")
+	}
+	if err == nil {
+		err = command(c, 235, "AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00alice@example.test\x00secret")))
+	}
+	if err != nil {
+		c.Close()
+	}
+	return nc, c, err
+}
+
 func command(c *textproto.Conn, code int, line string) error {
 	if err := c.PrintfLine("%s", line); err != nil {
 		return err
@@ -330,34 +368,10 @@ func TestKill(t *testing.T) {
 	const sessions = 8
 	rounds := killRounds(t)
 	dir := t.TempDir()
-	file, err := os.Create(filepath.Join(dir, "acknowledged"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	l := &ledger{file: file, acked: make(map[parcel]time.Time), took: make(map[parcel][]took)}
-	far := &farSide{ledger: l}
-	if far.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
-	srv := &smtpserver.Server{Backend: far, Hostname: "mx.far.test", MaxConnectionsPerIP: -1, Log: slog.New(slog.DiscardHandler)}
-	go srv.Serve(far)
-	defer srv.Close()
-	zone := mxtest.Zone{"mx.far.test": {"A 127.0.0.1"}}
-	for c := 'a'; c <= 'h'; c++ {
-		zone[string(c)+".far.test"] = []string{"MX 10 mx.far.test"}
-	}
-	dns := mxtest.NewDNS(zone)
-	dnsAddr, err := dns.Listen("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dns.Close()
-	_, port, _ := net.SplitHostPort(far.Addr().String())
+	far := newFarSide(t)
+	l := far.ledger
 	data := filepath.Join(dir, "data")
-	begin := func() *process {
-		return child(t, "-data", data, "-user", "alice@example.test:secret", "-insecure-auth", "-dns", dnsAddr, "-mx-port", port, "-retry", "20ms")
-	}
+	begin := func() *process { return child(t, append(far.args, "-data", data, "-retry", "20ms")...) }
 
 	// What was still queued when the program was killed, by round.
 	kills := make(map[int]kill)

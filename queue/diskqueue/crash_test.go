@@ -39,6 +39,10 @@ func mail(t testing.TB, s *Storage, text string, n int) *queue.Submission {
 	if _, err := body.Write([]byte(text)); err != nil {
 		t.Fatal(err)
 	}
+	return mailOf(body, n)
+}
+
+func mailOf(body queue.Staged, n int) *queue.Submission {
 	m := &queue.Message{ID: queue.NewID(), Received: time.Now()}
 	sub := &queue.Submission{Message: m, Body: body, Head: []byte("Received: y\r\n")}
 	for i := range n {

@@ -243,15 +243,23 @@ func (s *Storage) rewrite(h *hold) error {
 // editLeased notes an edit for later, durably; s.mu is held, and is not at
 // return.
 func (s *Storage) editLeased(h *hold, e queue.Edit) error {
-	h.edits = append(slices.Clip(h.edits), e)
+	edits := append(slices.Clip(h.edits), e)
+	b := s.db.NewBatch()
+	b.Set(idKey(kEdits, h.entry.ID), encodeEdits(edits), nil)
+	n := int64(b.Len())
+	if err := s.enterDisk(n); err != nil {
+		s.mu.Unlock()
+		b.Close()
+		return err
+	}
+	defer s.leaveDisk(n)
+	h.edits = edits
 	if o := h.owner; e.Revokes() {
 		if o.revoked == nil {
 			o.revoked = make(map[queue.ID]struct{})
 		}
 		o.revoked[h.entry.ID] = struct{}{}
 	}
-	b := s.db.NewBatch()
-	b.Set(idKey(kEdits, h.entry.ID), encodeEdits(h.edits), nil)
 	// Applied here, so that the outcome that makes the edits comes later in
 	// the log; the sync is awaited without the lock.
 	err := s.db.ApplyNoSyncWait(b, pebble.Sync)
@@ -306,8 +314,13 @@ func (s *Storage) loadEdits() error {
 	if err := it.Close(); err != nil {
 		return err
 	}
-	for _, key := range stale {
-		if err := s.db.Delete(key, pebble.NoSync); err != nil {
+	if len(stale) > 0 {
+		b := s.db.NewBatch()
+		defer b.Close()
+		for _, key := range stale {
+			b.Delete(key, nil)
+		}
+		if err := s.commitLater(b); err != nil {
 			return err
 		}
 	}

@@ -222,7 +222,7 @@ func (s *Storage) setAside(bad []damaged) {
 			b.Delete(key, nil)
 		}
 		// Not synced: after a crash it is found again.
-		err := b.Commit(pebble.NoSync)
+		err := s.commitLater(b)
 		b.Close()
 		s.log().Error("diskqueue: set aside what cannot be read", "dir", s.dir, "entry", d.p.id, "err", d.err, "moved", err == nil)
 	}
@@ -402,6 +402,8 @@ func (s *Storage) change(b *pebble.Batch, old, next *queue.Entry, token int64) e
 	}
 	if !m.file.IsZero() {
 		s.dropFile(m.file)
+	} else {
+		s.space.freed.Add(m.Size)
 	}
 	s.release(m.cost())
 	return nil

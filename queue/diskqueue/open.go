@@ -81,6 +81,11 @@ type Storage struct {
 	flight flight
 	failed atomic.Pointer[error]
 
+	memTable   uint64          // octets
+	closing    context.Context // of what goes on in the background
+	close      context.CancelFunc
+	background sync.WaitGroup
+
 	use     sync.RWMutex // held for reading by each call
 	closed  bool         // under use
 	stripes [256]sync.Mutex
@@ -125,7 +130,9 @@ func Open(dir string, o *Options) (*Storage, error) {
 		s.o.BodyMemory = defaultBodyMemory
 	}
 	s.flight.max = inFlight
+	s.closing, s.close = context.WithCancel(context.Background())
 	if err := s.open(); err != nil {
+		s.close()
 		if s.db != nil {
 			s.db.Close()
 		}
@@ -160,9 +167,9 @@ func (s *Storage) open() error {
 	if err := syncDir(disk, s.dir); err != nil {
 		return err
 	}
-	memTable := s.measure()
-	s.fs = vfs.OnDiskFull(disk, s.dropBallast)
-	if s.db, err = pebble.Open(s.path("db"), s.pebbleOptions(memTable)); err != nil {
+	s.memTable = s.measure()
+	s.fs = tables{vfs.OnDiskFull(disk, s.dropBallast), s}
+	if s.db, err = pebble.Open(s.path("db"), s.pebbleOptions()); err != nil {
 		return err
 	}
 	s.makeBallast()
@@ -172,14 +179,21 @@ func (s *Storage) open() error {
 	return s.sweepFiles()
 }
 
+// When the database lets writes wait for its tables.
+const (
+	memTables = 4
+	stopL0    = 24
+)
+
 // pebbleOptions are part of the format where they say how it lies on the disk.
-func (s *Storage) pebbleOptions(memTable uint64) *pebble.Options {
+func (s *Storage) pebbleOptions() *pebble.Options {
 	log := pebbleLog{s}
 	o := &pebble.Options{
 		FS:                          s.fs,
 		FormatMajorVersion:          pebble.FormatValueSeparation,
-		MemTableSize:                memTable,
-		MemTableStopWritesThreshold: 4,
+		MemTableSize:                s.memTable,
+		MemTableStopWritesThreshold: memTables,
+		L0StopWritesThreshold:       stopL0,
 		L0CompactionThreshold:       4,
 		CacheSize:                   32 << 20,
 		Logger:                      log,
@@ -376,13 +390,25 @@ func (s *Storage) Close() error {
 	s.mu.Lock()
 	s.wakeUp()
 	s.mu.Unlock()
+	s.close()
+	s.background.Wait()
 	err := s.db.Close()
 	return errors.Join(err, s.lock.Close())
 }
 
 // commit writes b and returns when it is durable. applied, if not nil, is
-// called when b is visible, before the sync.
+// called when b is visible, before the sync, or will not be. queue.ErrFull:
+// not even an outcome fits.
 func (s *Storage) commit(b *pebble.Batch, applied func()) error {
+	n := int64(b.Len())
+	if err := s.enterDisk(n); err != nil {
+		if applied != nil {
+			applied()
+		}
+		b.Close()
+		return err
+	}
+	defer s.leaveDisk(n)
 	err := s.db.ApplyNoSyncWait(b, pebble.Sync)
 	if applied != nil {
 		applied()
@@ -396,6 +422,20 @@ func (s *Storage) commit(b *pebble.Batch, applied func()) error {
 		return failed
 	}
 	return err
+}
+
+// commitLater writes what need not survive a crash. On a full disk it waits
+// for another time.
+func (s *Storage) commitLater(b *pebble.Batch) error {
+	n := int64(b.Len())
+	if err := s.enterDisk(n); err != nil {
+		if errors.Is(err, queue.ErrFull) {
+			return nil
+		}
+		return err
+	}
+	defer s.leaveDisk(n)
+	return b.Commit(pebble.NoSync)
 }
 
 func (s *Storage) now() time.Time {

@@ -501,5 +501,5 @@ func (s *Storage) forgetKeys(now time.Time) error {
 	if err := it.Close(); err != nil {
 		return err
 	}
-	return b.Commit(pebble.NoSync)
+	return s.commitLater(b)
 }

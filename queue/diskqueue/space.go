@@ -2,28 +2,44 @@ package diskqueue
 
 import (
 	"context"
+	"errors"
 	"io"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/postrider/postrider/queue"
 )
 
 // space watches the disk. The database can do nothing about a full one but
-// try again for ever or end the process, so it must never meet one: below
-// minFree no mail is taken, and what is left is for outcomes. If others fill
-// the disk, the ballast is given up, and no mail is taken until it fits again.
+// try again for ever or end the process, so it must never meet one:
+//
+//   - below minFree no mail is taken, and what is left is for outcomes;
+//   - if others fill the disk, the ballast is given up for more outcomes;
+//   - below the floor outcomes are refused as well, and so are the tables that
+//     the database writes in the background: the floor is for its log and its
+//     manifest, whose failure it does not survive.
+//
+// When there is room again all of it goes on by itself.
 type space struct {
 	mu      sync.Mutex
 	minFree int64 // 0 = not watched
 	ballast int64
+	floor   int64
 	gone    bool // the ballast
 	free    int64
 	asked   time.Time
 	written int64 // since then
+	pending int64 // on its way to the disk
 	logged  time.Time
+
+	freed     atomic.Int64 // octets of bodies deleted since the last reclaim
+	reclaimed time.Time
+	reclaims  bool // one is running
 }
 
 const (
@@ -48,35 +64,102 @@ func (s *Storage) measure() (memTable uint64) {
 	}
 	sp.minFree = max(sp.minFree, 0)
 	sp.ballast = sp.minFree / 4
+	sp.floor = min(sp.minFree/8, 8*mib)
 	return memTable
 }
 
-// room returns queue.ErrFull unless n octets more fit.
+// askLocked asks the disk how much is free, if the last answer is too old.
+func (s *Storage) askLocked(n int64, now time.Time) error {
+	sp := &s.space
+	if low := sp.gone || sp.free-sp.written < sp.minFree; !low && sp.written+n <= freshForBytes && now.Sub(sp.asked) <= freshFor {
+		return nil
+	}
+	u, err := s.o.fs.GetDiskUsage(s.dir)
+	if err != nil {
+		return err
+	}
+	sp.free, sp.asked, sp.written = int64(u.AvailBytes), now, 0
+	return nil
+}
+
+// room returns queue.ErrFull unless n octets more of mail fit.
 func (s *Storage) room(n int64) error {
 	sp := &s.space
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
 	if sp.minFree == 0 {
 		return nil
 	}
-	sp.written += n
-	if now := time.Now(); sp.gone || sp.written > freshForBytes || now.Sub(sp.asked) > freshFor {
-		u, err := s.o.fs.GetDiskUsage(s.dir)
-		if err != nil {
-			return err
-		}
-		sp.free, sp.asked, sp.written = int64(u.AvailBytes), now, n
-		if sp.gone && sp.free > sp.minFree+2*sp.ballast {
-			sp.gone = !s.writeBallast()
-		}
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	now := time.Now()
+	if err := s.askLocked(n, now); err != nil {
+		return err
 	}
+	if sp.gone && sp.free > sp.minFree+2*sp.ballast {
+		sp.gone = !s.writeBallast()
+	}
+	sp.written += n
 	if sp.gone || sp.free-sp.written < sp.minFree {
-		if now := time.Now(); sp.mayLogLocked(now) {
+		if sp.mayLogLocked(now) {
 			s.log().Warn("diskqueue: the disk is full: no mail is taken", "dir", s.dir, "free", sp.free, "wanted", sp.minFree)
 		}
+		s.reclaimLocked(now)
 		return queue.ErrFull
 	}
 	return nil
+}
+
+// enterDisk lets n octets more go to the log, unless even these do not fit.
+// leaveDisk follows.
+func (s *Storage) enterDisk(n int64) error {
+	sp := &s.space
+	if sp.minFree == 0 {
+		return nil
+	}
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if err := s.askLocked(n, time.Now()); err != nil {
+		return err
+	}
+	if sp.gone || sp.free-sp.written < sp.minFree {
+		// The database may call dropBallast with its lock held.
+		sp.mu.Unlock()
+		m := s.db.Metrics()
+		sp.mu.Lock()
+		if s.stallsLocked(m, n) {
+			return queue.ErrFull
+		}
+	}
+	fits := func() bool { return sp.free-sp.written-sp.pending-n >= sp.floor }
+	if !fits() && !sp.gone {
+		s.dropBallastLocked()
+		if err := s.askLocked(n, time.Now()); err != nil {
+			return err
+		}
+	}
+	if !fits() {
+		return queue.ErrFull
+	}
+	sp.written += n
+	sp.pending += n
+	return nil
+}
+
+func (s *Storage) leaveDisk(n int64) {
+	if s.space.minFree > 0 {
+		s.space.mu.Lock()
+		s.space.pending -= n
+		s.space.mu.Unlock()
+	}
+}
+
+// stallsLocked reports whether the database might keep a write of n octets
+// waiting because it cannot write its tables: for ever, if nobody makes room.
+func (s *Storage) stallsLocked(m *pebble.Metrics, n int64) bool {
+	if m.Levels[0].Sublevels >= stopL0-memTables {
+		return true
+	}
+	inMemory := int64(m.MemTable.Size) + 2*n
+	return inMemory > int64(memTables-1)*int64(s.memTable) && s.space.free-s.space.written-s.space.floor < 2*inMemory
 }
 
 // mayLog keeps what happens often from filling the log.
@@ -92,6 +175,93 @@ func (sp *space) mayLogLocked(now time.Time) bool {
 	}
 	sp.logged = now
 	return true
+}
+
+var errFloor = errors.New("diskqueue: the disk is full: what is left is for the log")
+
+const reclaimEvery = 5 * time.Second
+
+// reclaimLocked lets the database give back what was deleted: by itself it
+// does so when much is written, and on a full disk nothing is.
+func (s *Storage) reclaimLocked(now time.Time) {
+	sp := &s.space
+	if sp.reclaims || sp.freed.Load() == 0 || now.Sub(sp.reclaimed) < reclaimEvery {
+		return
+	}
+	sp.reclaims = true
+	s.background.Go(func() {
+		sp.freed.Store(0)
+		err := s.reclaim()
+		if err != nil && s.closing.Err() == nil {
+			s.log().Error("diskqueue: giving back what was deleted", "dir", s.dir, "err", err)
+		}
+		sp.mu.Lock()
+		sp.reclaims, sp.reclaimed = false, time.Now()
+		sp.mu.Unlock()
+	})
+}
+
+func (s *Storage) reclaim() error {
+	flushed, err := s.db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-flushed:
+	case <-s.closing.Done():
+		return nil
+	}
+	return s.db.Compact(s.closing, []byte{0}, []byte{0xff}, false)
+}
+
+// tables is the file system as the database's tables see it: they leave the
+// floor free.
+type tables struct {
+	vfs.FS
+	s *Storage
+}
+
+func (t tables) Unwrap() vfs.FS { return t.FS }
+
+func (t tables) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := t.FS.Create(name, c)
+	if err == nil && (strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")) {
+		return &table{File: f, s: t.s}, nil
+	}
+	return f, err
+}
+
+// table is a file being written.
+type table struct {
+	vfs.File
+	s *Storage
+}
+
+func (t *table) Write(p []byte) (int, error) {
+	if t.s.belowFloor(int64(len(p))) {
+		// The database tries again at once, and for ever.
+		select {
+		case <-time.After(freshFor):
+		case <-t.s.closing.Done():
+		}
+		return 0, errFloor
+	}
+	return t.File.Write(p)
+}
+
+// belowFloor reports whether n octets more would take what is for the log.
+func (s *Storage) belowFloor(n int64) bool {
+	sp := &s.space
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if sp.minFree == 0 || s.askLocked(n, time.Now()) != nil {
+		return false
+	}
+	if sp.free-sp.written-n < sp.floor {
+		return true
+	}
+	sp.written += n
+	return false
 }
 
 // makeBallast is called at Open. Without room for it no mail is taken.
@@ -136,16 +306,19 @@ func (s *Storage) writeBallast() bool {
 	return true
 }
 
-// dropBallast is called by the database's file system when the disk is full;
-// its writes wait for us and are tried once more then.
+// dropBallast is called by the database's file system when the disk is full
+// all the same; its writes wait for us and are tried once more then.
 func (s *Storage) dropBallast() {
 	s.space.mu.Lock()
-	gone := s.space.gone
-	s.space.gone = true
-	s.space.mu.Unlock()
-	if gone {
+	defer s.space.mu.Unlock()
+	s.dropBallastLocked()
+}
+
+func (s *Storage) dropBallastLocked() {
+	if s.space.gone {
 		return
 	}
+	s.space.gone = true
 	s.log().Error("diskqueue: the disk is full: the ballast is given up, and no mail is taken until it fits again", "dir", s.dir)
 	s.o.fs.Remove(s.path("BALLAST"))
 }
