@@ -370,6 +370,35 @@ func (s *suite) clock() {
 	s.must(s.storage.Finish(ctx, done(s.one(next, lane("b.test")))))
 }
 
+// blockedLanes has many lanes that may not send, each with an earlier entry
+// than the one that may.
+func (s *suite) blockedLanes() {
+	const n = 20_000
+	body := foreign(content)
+	for from := 0; from < n; from += 1000 {
+		var subs []*queue.Submission
+		for i := range 1000 {
+			subs = append(subs, s.submissionOf(body, lane(fmt.Sprintf("blocked%d.test", from+i))))
+		}
+		s.put(subs...)
+	}
+	s.pass(time.Second)
+	s.put(s.submission(lane("free.test")))
+	found := s.lanes(s.clockNow())
+	if len(found) != n+1 || found[lane("free.test")].IsZero() {
+		s.Errorf("%d lanes, want %d with the free one among them", len(found), n+1)
+	}
+	o := s.owner()
+	s.must(s.storage.Finish(ctx, done(s.one(o, lane("free.test")))))
+	// They wait no longer than they must, and are listed all the time.
+	if got := s.lanes(s.clockNow()); len(got) != n {
+		s.Errorf("%d lanes, want %d", len(got), n)
+	}
+	for _, i := range []int{0, n / 2, n - 1} {
+		s.one(o, lane(fmt.Sprintf("blocked%d.test", i)))
+	}
+}
+
 // starvation puts many entries for a dead destination before a live one.
 func (s *suite) starvation() {
 	dead, live := 1_000_000, 1_000

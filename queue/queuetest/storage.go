@@ -19,6 +19,9 @@ type Config struct {
 	Now func() time.Time
 	// MaxBytes, if not 0, bounds what it keeps, in octets.
 	MaxBytes int64
+	// Step, if not nil, is to be called before each step that changes what a
+	// crash would leave. Storages that cannot do so ignore it: see [Crasher].
+	Step func()
 }
 
 // Opener opens an empty storage for one test, which closes it with t.Cleanup
@@ -57,6 +60,7 @@ func Run(t *testing.T, open Opener) {
 		{"Clock", (*suite).clock},
 		{"StagedNeverPut", (*suite).stagedNeverPut},
 		{"Full", (*suite).full},
+		{"BlockedLanes", (*suite).blockedLanes},
 		{"Starvation", (*suite).starvation},
 		{"Lister", (*suite).lister},
 		{"EditFree", (*suite).editFree},
@@ -67,6 +71,7 @@ func Run(t *testing.T, open Opener) {
 		{"Pause", (*suite).pause},
 		{"Waker", (*suite).waker},
 		{"EventLog", (*suite).eventLog},
+		{"Crashes", (*suite).crashes},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &suite{T: t, open: open, now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}
