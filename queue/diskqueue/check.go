@@ -63,7 +63,6 @@ func (s *Storage) Repair(ctx context.Context) (Report, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lanes, s.due = make(map[string]*lane), nil
 	it, err := s.db.NewIter(nil)
 	if err != nil {
 		return c.Report, err

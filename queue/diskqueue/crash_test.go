@@ -2,6 +2,8 @@ package diskqueue
 
 import (
 	"context"
+	crand "crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -52,6 +54,23 @@ func mailOf(body queue.Staged, n int) *queue.Submission {
 			Envelope: smtp.Envelope{To: []smtp.Recipient{{Address: smtp.Address{Local: "r", Domain: dest}}}}})
 	}
 	return sub
+}
+
+// foreignBody is a queue.Staged that no storage made.
+type foreignBody string
+
+func (b foreignBody) Write([]byte) (int, error) { return 0, errors.ErrUnsupported }
+func (b foreignBody) Close() error              { return nil }
+func (b foreignBody) Size() int64               { return int64(len(b)) }
+func (b foreignBody) ReadAt(p []byte, off int64) (int, error) {
+	return strings.NewReader(string(b)).ReadAt(p, off)
+}
+
+// noise is text that cannot be made shorter.
+func noise(n int) string {
+	b := make([]byte, n*3/4)
+	crand.Read(b)
+	return base64.StdEncoding.EncodeToString(b)
 }
 
 func lease(t testing.TB, s *Storage, o queue.Owner, max int, dest string) []*queue.Lease {

@@ -2,15 +2,12 @@ package diskqueue
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -195,13 +192,6 @@ func diskFull(t *testing.T, body int) {
 	}
 }
 
-// noise is text that cannot be made shorter.
-func noise(n int) string {
-	b := make([]byte, n*3/4)
-	rand.Read(b)
-	return base64.StdEncoding.EncodeToString(b)
-}
-
 // tryMail is mail with the errors that a full disk gives.
 func tryMail(s *Storage, text string) (*queue.Submission, error) {
 	body, err := s.Stage(context.Background(), int64(len(text)))
@@ -213,16 +203,6 @@ func tryMail(s *Storage, text string) (*queue.Submission, error) {
 		return nil, err
 	}
 	return mailOf(body, 1), nil
-}
-
-// foreignBody is a queue.Staged that no storage made.
-type foreignBody string
-
-func (b foreignBody) Write([]byte) (int, error) { return 0, errors.ErrUnsupported }
-func (b foreignBody) Close() error              { return nil }
-func (b foreignBody) Size() int64               { return int64(len(b)) }
-func (b foreignBody) ReadAt(p []byte, off int64) (int, error) {
-	return strings.NewReader(string(b)).ReadAt(p, off)
 }
 
 // TestDiskFilledByOthers leaves no octet free: no mail is taken, and nothing

@@ -120,25 +120,24 @@ func laneOf(key []byte) (queue.Lane, int, bool) {
 	if len(key) > 0 && key[0] == kAlarm {
 		return queue.Lane{Dest: queue.Alarms}, 1, true
 	}
-	var l queue.Lane
+	n, ok := laneLen(key)
+	if !ok {
+		return queue.Lane{}, 0, false
+	}
+	dest := 3 + int(binary.BigEndian.Uint16(key[1:])) // where it ends
+	return queue.Lane{Dest: string(key[3:dest]), Tenant: string(key[dest+2 : n-1]), Priority: int8(key[n-1] ^ 0x80)}, n, true
+}
+
+// laneLen is how long the lane in a key of a free entry is.
+func laneLen(key []byte) (int, bool) {
 	n := 1
-	for _, s := range []*string{&l.Dest, &l.Tenant} {
+	for range 2 {
 		if len(key) < n+2 {
-			return l, 0, false
+			return 0, false
 		}
-		k := int(binary.BigEndian.Uint16(key[n:]))
-		n += 2
-		if len(key) < n+k {
-			return l, 0, false
-		}
-		*s = string(key[n : n+k])
-		n += k
+		n += 2 + int(binary.BigEndian.Uint16(key[n:]))
 	}
-	if len(key) <= n {
-		return l, 0, false
-	}
-	l.Priority = int8(key[n] ^ 0x80)
-	return l, n + 1, true
+	return n + 1, len(key) > n
 }
 
 // pos is the place of a free entry in its lane, or among the alarms.

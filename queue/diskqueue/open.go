@@ -318,13 +318,29 @@ func (s *Storage) load() error {
 	return it.Error()
 }
 
-// loadLanes finds the first entry of each lane.
+// loadLanes finds the first entry of each lane. The lanes are made before the
+// map and the heap of them, which then have their size from the start.
 func (s *Storage) loadLanes(it *pebble.Iterator) {
+	var found []*lane
+	defer func() {
+		s.lanes = make(map[string]*lane, len(found)+1)
+		s.due = make(heap, 0, len(found))
+		for _, l := range found {
+			s.lanes[l.key] = l
+			if l.key != alarmLane {
+				l.place = int32(len(s.due))
+				s.due = append(s.due, l)
+			}
+		}
+		for i := len(s.due)/2 - 1; i >= 0; i-- {
+			s.due.down(i)
+		}
+	}()
 	var last string
 	steps := 0
 	for ok := it.SeekGE([]byte{kAlarm}); ok && it.Key()[0] == kAlarm; ok = it.Next() {
 		if p, good := posOf(it.Key()[1:]); good {
-			s.insert(alarmLane, p)
+			found = append(found, &lane{key: alarmLane, first: p})
 			break
 		}
 	}
@@ -339,14 +355,14 @@ func (s *Storage) loadLanes(it *pebble.Iterator) {
 			ok = it.Next()
 			continue
 		}
-		_, n, good := laneOf(key)
+		n, good := laneLen(key)
 		p, good2 := pos{}, false
 		if good {
 			p, good2 = posOf(key[n:])
 		}
 		if good2 {
 			last, steps = string(key[:n]), 0
-			s.insert(last, p)
+			found = append(found, &lane{key: last, first: p})
 		}
 		ok = it.Next()
 	}
