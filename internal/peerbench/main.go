@@ -29,6 +29,7 @@ var sections = []struct {
 	{"mime", mimeRows},
 	{"mx", mxRows},
 	{"smtp", smtpRows},
+	{"queue", queueRows},
 }
 
 func main() {

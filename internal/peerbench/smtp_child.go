@@ -50,6 +50,13 @@ func smtpChild(kind string) {
 		io.Copy(io.Discard, os.Stdin)
 		return
 	}
+	if args, ok := strings.CutPrefix(kind, "queue "); ok {
+		if err := queueChild(strings.Fields(args)); err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		return
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Println("error", err)
