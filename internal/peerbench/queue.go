@@ -438,7 +438,7 @@ func startSink() (*sink, error) {
 	_, s.port, _ = net.SplitHostPort(l.Addr().String())
 	l.Close()
 	// It listens on all of loopback, for destinations of several addresses.
-	s.cmd = exec.Command(smtpSink, "-c", "-u", "nobody", "0.0.0.0:"+s.port, "1000")
+	s.cmd = exec.Command(smtpSink, "-c", "-m", "2000", "-u", "nobody", "0.0.0.0:"+s.port, "1000")
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
