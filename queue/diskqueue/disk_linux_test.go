@@ -277,3 +277,70 @@ func TestDiskFilledByOthers(t *testing.T) {
 		t.Errorf("%d entries, want %d: %v, %v", r.Entries, n+held+1, r.Problems, err)
 	}
 }
+
+// TestOpenOnFullDisk ends and begins on a disk with no octet free: what was
+// stored is there, and outcomes hold.
+func TestOpenOnFullDisk(t *testing.T) {
+	dir := smallDisk(t, 64<<20)
+	name := filepath.Join(dir, "q")
+	open := func() (s *Storage) {
+		t.Helper()
+		within(t, "Open", func() {
+			var err error
+			if s, err = Open(name, &Options{Log: slog.New(slog.DiscardHandler)}); err != nil {
+				t.Errorf("Open: %v", err)
+			}
+		})
+		if s == nil {
+			t.FailNow()
+		}
+		return s
+	}
+	s := open()
+	const n = 200
+	for range n {
+		if err := s.Put(context.Background(), mail(t, s, noise(8<<10), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	filler := fillDisk(t, dir, 0)
+	within(t, "Close", func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	s = open()
+	defer s.Close()
+	if _, err := tryMail(s, noise(8<<10)); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("Stage on a full disk: %v", err)
+	}
+	leases := lease(t, s, owner1(t, s), n, "d0.test")
+	if len(leases) != n {
+		t.Errorf("%d leased, want %d", len(leases), n)
+	}
+	within(t, "writing outcomes", func() {
+		for i, l := range leases {
+			if err := s.Finish(context.Background(), &queue.Outcome{Lease: l, Done: []int{0}}); err != nil {
+				t.Errorf("outcome %d: %v", i, err)
+				return
+			}
+		}
+	})
+	// And once more, when even the ballast is somebody else's.
+	within(t, "Close", func() { s.Close() })
+	fillDisk(t, dir, 0)
+	within(t, "Open", func() {
+		again, err := Open(name, &Options{Log: slog.New(slog.DiscardHandler)})
+		if err == nil { // its log was short enough
+			again.Close()
+		} else if !errors.Is(err, queue.ErrFull) {
+			t.Errorf("Open with no room at all: %v", err)
+		}
+	})
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	s = open()
+	defer s.Close()
+	within(t, "going on", func() { awaitRoom(t, s) })
+}

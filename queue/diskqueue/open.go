@@ -82,6 +82,7 @@ type Storage struct {
 	failed atomic.Pointer[error]
 
 	memTable   uint64          // octets
+	opened     atomic.Bool     // the database is there
 	closing    context.Context // of what goes on in the background
 	close      context.CancelFunc
 	background sync.WaitGroup
@@ -169,9 +170,13 @@ func (s *Storage) open() error {
 	}
 	s.memTable = s.measure()
 	s.fs = tables{vfs.OnDiskFull(disk, s.dropBallast), s}
+	if err := s.roomToOpen(); err != nil {
+		return err
+	}
 	if s.db, err = pebble.Open(s.path("db"), s.pebbleOptions()); err != nil {
 		return err
 	}
+	s.opened.Store(true)
 	s.makeBallast()
 	if err := s.load(); err != nil {
 		return err

@@ -3,6 +3,7 @@ package diskqueue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -250,7 +251,12 @@ func (t *table) Write(p []byte) (int, error) {
 }
 
 // belowFloor reports whether n octets more would take what is for the log.
+// While the database opens all may be used: it writes tables of its log, which
+// then goes.
 func (s *Storage) belowFloor(n int64) bool {
+	if !s.opened.Load() {
+		return false
+	}
 	sp := &s.space
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
@@ -262,6 +268,42 @@ func (s *Storage) belowFloor(n int64) bool {
 	}
 	sp.written += n
 	return false
+}
+
+// roomToOpen makes sure that the database can write what is in its logs to
+// tables: it would wait for that.
+func (s *Storage) roomToOpen() error {
+	sp := &s.space
+	if sp.minFree == 0 {
+		return nil
+	}
+	list, err := s.o.fs.List(s.path("db"))
+	if err != nil {
+		return nil // a new one
+	}
+	var need int64
+	for _, name := range list {
+		if !strings.HasSuffix(name, ".log") {
+			continue
+		}
+		if info, err := s.o.fs.Stat(s.path("db", name)); err == nil {
+			need += info.Size()
+		}
+	}
+	need = min(need, int64(s.memTable)) + sp.floor/2
+	fits := func() (bool, error) {
+		u, err := s.o.fs.GetDiskUsage(s.dir)
+		return err == nil && int64(u.AvailBytes) >= need, err
+	}
+	ok, err := fits()
+	if !ok && err == nil {
+		s.dropBallast()
+		ok, err = fits()
+	}
+	if !ok && err == nil {
+		err = fmt.Errorf("%w: to open it, %d octets must be free", queue.ErrFull, need)
+	}
+	return err
 }
 
 // makeBallast is called at Open. Without room for it no mail is taken.
