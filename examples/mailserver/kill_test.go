@@ -259,6 +259,7 @@ func loadText(id string, size int) string {
 func parseLoad(text []byte) (id string, ok bool) {
 	_, rest, found := strings.Cut(string(text), "\r\nX-Load: ")
 	id, body, _ := strings.Cut(rest, "\r\n")
+	id = strings.Clone(id) // it outlives the text
 	if !found || !strings.HasSuffix(body, "\r\nend of "+id+"\r\n") && !strings.HasSuffix(body, "\r\n\r\nend of "+id+"\r\n") {
 		return "", false
 	}
