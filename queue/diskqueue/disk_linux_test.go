@@ -209,7 +209,7 @@ func tryMail(s *Storage, text string) (*queue.Submission, error) {
 // hangs or ends the process; when there is room again, all goes on.
 func TestDiskFilledByOthers(t *testing.T) {
 	dir := smallDisk(t, 64<<20)
-	s, err := Open(filepath.Join(dir, "q"), &Options{Log: slog.New(slog.DiscardHandler)})
+	s, err := Open(filepath.Join(dir, "q"), &Options{Log: slog.New(slog.DiscardHandler), KeepEvents: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,8 @@ func TestDiskFilledByOthers(t *testing.T) {
 		for _, l := range lease(t, s, o, n, "d0.test") {
 			// Much to write: the results of many attempts.
 			err := s.Finish(context.Background(), &queue.Outcome{Lease: l, Due: time.Now().Add(time.Hour), Attempt: 1,
-				Put: []*queue.Submission{mailOf(foreignBody(noise(24<<10)), 1)}})
+				Events: []queue.Event{{ID: queue.NewID(), Kind: queue.EventDeferred}},
+				Put:    []*queue.Submission{mailOf(foreignBody(noise(24<<10)), 1)}})
 			if errors.Is(err, queue.ErrFull) {
 				undone = append(undone, l)
 			} else if err != nil {
@@ -249,6 +250,9 @@ func TestDiskFilledByOthers(t *testing.T) {
 		}
 	})
 	t.Logf("%d outcomes held on the full disk, %d were refused", held, len(undone))
+	if n := len(s.events.pending); n > 0 {
+		t.Errorf("%d events are waited for that will never be written", n)
+	}
 	if held == 0 {
 		t.Error("no outcome held on the full disk: the ballast is of no use")
 	}

@@ -289,6 +289,9 @@ func (s *Storage) Finish(ctx context.Context, out *queue.Outcome) error {
 		close(h.ended)
 		h.ended = nil
 	}
+	if p != nil {
+		p.eventsDone()
+	}
 	if err != nil {
 		if p != nil {
 			p.eventsDone()
@@ -307,7 +310,6 @@ func (s *Storage) Finish(ctx context.Context, out *queue.Outcome) error {
 			s.wakeUp()
 		}
 	}
-	p.eventsDone()
 	return nil
 }
 
