@@ -7,6 +7,7 @@
 //		})
 //	}
 //
-// [Run] takes any queue.Storage through what its documentation promises.
+// [Run] takes any queue.Storage through what its documentation promises, and a
+// [Crasher] through crashes before each step of its disk.
 // [Transport] is a queue.Transport that answers what a test says.
 package queuetest
