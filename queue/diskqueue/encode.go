@@ -383,6 +383,7 @@ func (w *writer) result(v *smtp.Result) {
 		w.text(h.Auth)
 		w.bools(h.DSN, h.DeliverBy)
 		w.error(h.TLSErr)
+		w.error(h.AuthErr)
 	}
 }
 
@@ -400,7 +401,7 @@ func (r *reader) result(v *smtp.Result) {
 	}
 	h.Addr, h.TLS, h.Auth = addr, uint16(r.uint()), r.text()
 	r.bools(&h.DSN, &h.DeliverBy)
-	h.TLSErr = r.error()
+	h.TLSErr, h.AuthErr = r.error(), r.error()
 	v.Hop = h
 }
 

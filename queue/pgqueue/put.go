@@ -128,7 +128,7 @@ func (p puts) stored() bool {
 
 func (s *Storage) put(ctx context.Context, t tx, call int64, subs []*queue.Submission) (_ puts, err error) {
 	done := make(puts, len(subs))
-	bodies := make(map[queue.Staged]queue.ID)
+	bodies := make(map[*staged]queue.ID)
 	for i, sub := range subs {
 		p := &done[i]
 		p.sub = sub
@@ -143,10 +143,12 @@ func (s *Storage) put(ctx context.Context, t tx, call int64, subs []*queue.Submi
 				continue
 			}
 		}
-		if other, ok := bodies[sub.Body]; ok && other != m.ID {
-			return nil, errClosed // a body is stored once
+		if st, ok := sub.Body.(*staged); ok {
+			if other, ok := bodies[st]; ok && other != m.ID {
+				return nil, errClosed // a body of ours is stored once
+			}
+			bodies[st] = m.ID
 		}
-		bodies[sub.Body] = m.ID
 		if st, ok := sub.Body.(*staged); ok && (st.linked || st.over) {
 			// Perhaps a Put that is done again.
 			var n int

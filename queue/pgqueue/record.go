@@ -120,6 +120,7 @@ type hop struct {
 	TLS       uint16         `json:"tls,omitempty"`
 	Auth      string         `json:"auth,omitempty"`
 	TLSErr    *failure       `json:"tls_error,omitempty"`
+	AuthErr   *failure       `json:"auth_error,omitempty"`
 	DSN       bool           `json:"dsn,omitempty"`
 	DeliverBy bool           `json:"deliver_by,omitempty"`
 }
@@ -173,7 +174,7 @@ func (f *failure) smtpError() *smtp.Error {
 func resultOf(r *smtp.Result) result {
 	out := result{Err: failureOf(r.Err), Reply: r.Reply}
 	if h := r.Hop; h != nil {
-		out.Hop = &hop{h.Name, h.Addr, h.TLS, h.Auth, failureOf(h.TLSErr), h.DSN, h.DeliverBy}
+		out.Hop = &hop{h.Name, h.Addr, h.TLS, h.Auth, failureOf(h.TLSErr), failureOf(h.AuthErr), h.DSN, h.DeliverBy}
 	}
 	return out
 }
@@ -181,7 +182,7 @@ func resultOf(r *smtp.Result) result {
 func (r *result) smtpResult() smtp.Result {
 	out := smtp.Result{Err: r.Err.error(), Reply: r.Reply}
 	if h := r.Hop; h != nil {
-		out.Hop = &smtp.Hop{Name: h.Name, Addr: h.Addr, TLS: h.TLS, Auth: h.Auth, TLSErr: h.TLSErr.error(), DSN: h.DSN, DeliverBy: h.DeliverBy}
+		out.Hop = &smtp.Hop{Name: h.Name, Addr: h.Addr, TLS: h.TLS, Auth: h.Auth, TLSErr: h.TLSErr.error(), AuthErr: h.AuthErr.error(), DSN: h.DSN, DeliverBy: h.DeliverBy}
 	}
 	return out
 }
