@@ -79,6 +79,7 @@ var rules = []rule{
 	{pkg: "store"},
 	{pkg: "store/delivery", ours: "store smtp smtp/smtpserver mime mime/* auth auth/*"},
 	{pkg: "store/transfer", ours: "store mime mime/*"},
+	{pkg: "store/diskstore", ours: "store", third: pebble + " github.com/klauspost/compress"},
 	{pkg: "store/storetest", ours: "store mime"},
 	{pkg: "store/pgstore", ours: "store", third: pgx},
 	{pkg: "store/*", ours: "store"},
@@ -93,6 +94,7 @@ var rules = []rule{
 	{pkg: "examples/*", ours: "* !internal/*", third: sasl + " " + dns, bare: true},
 	{pkg: "internal/imapwire", ours: "imap"},
 	{pkg: "internal/pgnotify", third: pgx},
+	{pkg: "internal/diskdb", third: pebble},
 	{pkg: "internal/*", ours: "smtp imap pop3 mime"},
 }
 

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package diskdb
+
+func isFull(error) bool { return false }

@@ -1,0 +1,223 @@
+package diskstore
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/postrider/postrider/internal/diskdb"
+)
+
+// A body is stored in frames of frameSize octets, the last one shorter. A body
+// in the database is one frame.
+const frameSize = 64 << 10
+
+// coding is how the frames of a body are written; part of its record.
+type coding struct {
+	zstd bool
+	key  []byte // nil = not sealed
+}
+
+const (
+	codeZstd   = 1 << 0
+	codeSealed = 1 << 1
+)
+
+func (c coding) octet() (o byte) {
+	if c.zstd {
+		o |= codeZstd
+	}
+	if c.key != nil {
+		o |= codeSealed
+	}
+	return o
+}
+
+// readCoding is the inverse of octet; key is the body's.
+func readCoding(o byte, key []byte) (coding, error) {
+	if o&^(codeZstd|codeSealed) != 0 || (o&codeSealed != 0) != (key != nil) {
+		return coding{}, fmt.Errorf("%w: coding %d", diskdb.ErrDamaged, o)
+	}
+	return coding{zstd: o&codeZstd != 0, key: key}, nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// layout is what the record of a file says: how long each frame is in the
+// file, and its checksum.
+type layout struct {
+	coding
+	size   int64
+	ends   []int64 // where each frame ends in the file; nil = as in the body
+	sums   []uint32
+	stored int64
+}
+
+func (l *layout) add(stored []byte, plain int) {
+	l.sums = append(l.sums, crc32.Checksum(stored, castagnoli))
+	l.stored += int64(len(stored))
+	if l.octet() != 0 {
+		l.ends = append(l.ends, l.stored)
+	}
+	l.size += int64(plain)
+}
+
+func (l *layout) encode() []byte {
+	w := diskdb.Record(16 + 8*len(l.sums))
+	w.Octet(l.octet())
+	w.Uint(uint64(l.size))
+	w.Uint(uint64(l.stored))
+	w.Uint(uint64(len(l.sums)))
+	last := int64(0)
+	for i, s := range l.sums {
+		w.B = append(w.B, byte(s>>24), byte(s>>16), byte(s>>8), byte(s))
+		if l.octet() != 0 {
+			w.Uint(uint64(l.ends[i] - last))
+			last = l.ends[i]
+		}
+	}
+	return w.Seal()
+}
+
+// decodeLayout reads the record of a file; the key is checked by readCoding
+// if one is wanted.
+func decodeLayout(v, key []byte, look bool) (*layout, error) {
+	r, err := diskdb.Unseal(v)
+	if err != nil {
+		return nil, err
+	}
+	o := r.Octet()
+	l := &layout{}
+	if look {
+		l.zstd = o&codeZstd != 0
+	} else if l.coding, err = readCoding(o, key); err != nil {
+		return nil, err
+	}
+	l.size, l.stored = r.Size(), r.Size()
+	n := r.Count()
+	if int64(n) != (l.size+frameSize-1)/frameSize {
+		r.Fail()
+		n = 0
+	}
+	end := int64(0)
+	for range n {
+		b := r.Take(4)
+		if b == nil {
+			break
+		}
+		l.sums = append(l.sums, uint32(b[0])<<24|uint32(b[1])<<16|uint32(b[2])<<8|uint32(b[3]))
+		if o != 0 {
+			d := r.Size()
+			if d > 2*frameSize {
+				r.Fail()
+			}
+			end += d
+			l.ends = append(l.ends, end)
+		}
+	}
+	if err := r.End(); err != nil {
+		return nil, err
+	}
+	if o != 0 && end != l.stored || o == 0 && l.stored != l.size {
+		return nil, diskdb.ErrDamaged
+	}
+	return l, nil
+}
+
+// frame returns where frame i lies in the file, and its length in the body.
+func (l *layout) frame(i int) (from, to int64, plain int) {
+	plain = int(min(frameSize, l.size-int64(i)*frameSize))
+	if l.ends == nil {
+		from = int64(i) * frameSize
+		return from, from + int64(plain), plain
+	}
+	if i > 0 {
+		from = l.ends[i-1]
+	}
+	return from, l.ends[i], plain
+}
+
+// frameFile reads a file of frames at any offset.
+type frameFile struct {
+	f vfs.File
+	*layout
+
+	mu     sync.Mutex
+	frame1 int // index of what is in plain, plus one
+	plain  []byte
+	buf    []byte
+}
+
+var errOffset = errors.New("diskstore: negative offset")
+
+func (f *frameFile) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, errOffset
+	}
+	n := 0
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for n < len(p) {
+		if off >= f.size {
+			return n, io.EOF
+		}
+		i := int(off / frameSize)
+		if err := f.load(i); err != nil {
+			return n, err
+		}
+		k := copy(p[n:], f.plain[off-int64(i)*frameSize:])
+		n += k
+		off += int64(k)
+	}
+	return n, nil
+}
+
+// load reads and checks one frame.
+func (f *frameFile) load(i int) error {
+	if f.frame1 == i+1 {
+		return nil
+	}
+	f.frame1 = 0
+	from, to, plain := f.layout.frame(i)
+	if n := int(to - from); cap(f.buf) < n {
+		f.buf = make([]byte, n, max(n, min(frameSize, int(f.stored))))
+	}
+	f.buf = f.buf[:to-from]
+	if n, err := f.f.ReadAt(f.buf, from); err != nil && n < len(f.buf) {
+		if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("%w: the file ends early", diskdb.ErrDamaged)
+		}
+		return unavailable(err)
+	}
+	if i >= len(f.sums) || crc32.Checksum(f.buf, castagnoli) != f.sums[i] {
+		return unavailable(fmt.Errorf("%w: checksum of a body", diskdb.ErrDamaged))
+	}
+	out, err := f.open(f.plain[:0], f.buf, i, plain)
+	if err != nil {
+		return unavailable(err)
+	}
+	if f.octet() == 0 {
+		// The frame is the body: no copy.
+		f.plain, f.buf = out, f.plain[:0]
+	} else {
+		f.plain = out
+	}
+	f.frame1 = i + 1
+	return nil
+}
+
+// seal makes a frame of plain octets. It may return plain itself.
+func (c coding) seal(plain []byte, i int) ([]byte, error) { return plain, nil }
+
+// open is the inverse of seal; plain is how long the result is. It may return
+// stored itself.
+func (c coding) open(buf, stored []byte, i, plain int) ([]byte, error) {
+	if len(stored) != plain {
+		return nil, diskdb.ErrDamaged
+	}
+	return stored, nil
+}
