@@ -223,10 +223,10 @@ func (d *DB) Failure() error {
 // Close ends the database and gives the directory free.
 func (d *DB) Close() error { return errors.Join(d.DB.Close(), d.lock.Close()) }
 
-// Get reads a key. The value is the caller's; nil when there is none.
-func (d *DB) Get(key []byte) ([]byte, error) { return Get(d.DB, key) }
+// Value reads a key. The value is the caller's; nil when there is none.
+func (d *DB) Value(key []byte) ([]byte, error) { return Get(d.DB, key) }
 
-// Get reads a key of a database or a snapshot of one, as DB.Get does.
+// Get reads a key of a database or a snapshot of one, as Value does.
 func Get(r pebble.Reader, key []byte) ([]byte, error) {
 	v, c, err := r.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {

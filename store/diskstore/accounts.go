@@ -122,7 +122,7 @@ func (s *Store) nameOf(name string) (nameRecord, error) {
 	if len(name) > maxName {
 		return nameRecord{}, nil
 	}
-	v, err := s.db.Get(nameKey(name))
+	v, err := s.db.Value(nameKey(name))
 	if err != nil || v == nil {
 		return nameRecord{}, unavailable(err)
 	}
@@ -133,7 +133,7 @@ func (s *Store) nameOf(name string) (nameRecord, error) {
 // load reads an account: its record and its mailboxes, not their messages.
 func (s *Store) load(no uint64, name string) (*account, error) {
 	a := &account{s: s, no: no, name: name, boxes: make(map[uint64]*mailbox), names: make(map[string]*mailbox)}
-	v, err := s.db.Get(key1(kAccount, no))
+	v, err := s.db.Value(key1(kAccount, no))
 	if err != nil {
 		return nil, err
 	}
@@ -308,7 +308,7 @@ func (a *account) readWords(b *mailbox) (*words, error) {
 	if b.words != nil {
 		return b.words, nil
 	}
-	v, err := a.s.db.Get(boxKey(kWords, a.no, b.no))
+	v, err := a.s.db.Value(boxKey(kWords, a.no, b.no))
 	if err != nil {
 		return nil, unavailable(err)
 	}

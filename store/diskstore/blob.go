@@ -129,7 +129,7 @@ func (b *blob) open() error {
 
 // readEmail reads an email; store.ErrNotExist.
 func (s *Store) readEmail(acct, no uint64) (*email, error) {
-	v, err := s.db.Get(key2(kEmail, acct, no))
+	v, err := s.db.Value(key2(kEmail, acct, no))
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -156,7 +156,7 @@ func (s *Store) openHead(e *email, size int64) error {
 
 // readBody reads the body of an email, or opens its file.
 func (s *Store) readBody(e *email) ([]byte, *frameFile, error) {
-	v, err := s.db.Get(key1(kBlob, e.blob))
+	v, err := s.db.Value(key1(kBlob, e.blob))
 	if err != nil {
 		return nil, nil, unavailable(err)
 	}
@@ -167,7 +167,7 @@ func (s *Store) readBody(e *email) ([]byte, *frameFile, error) {
 		}
 		return body, nil, nil
 	}
-	if v, err = s.db.Get(key1(kFile, e.blob)); err != nil {
+	if v, err = s.db.Value(key1(kFile, e.blob)); err != nil {
 		return nil, nil, unavailable(err)
 	}
 	if v == nil {
@@ -182,7 +182,7 @@ func (s *Store) readBody(e *email) ([]byte, *frameFile, error) {
 	}
 	f, err := s.o.fs.Open(s.blobPath(e.blob))
 	if errors.Is(err, fs.ErrNotExist) {
-		if v, err := s.db.Get(key1(kFile, e.blob)); err == nil && v == nil {
+		if v, err := s.db.Value(key1(kFile, e.blob)); err == nil && v == nil {
 			return nil, nil, store.ErrNotExist
 		}
 	}
@@ -389,7 +389,7 @@ func (t *tx) enthread(e *email) error {
 	for i, h := range e.ids {
 		lead, known := t.leads[h]
 		if !known {
-			v, err := t.a.s.db.Get(hashKey(kThread, t.a.no, h))
+			v, err := t.a.s.db.Value(hashKey(kThread, t.a.no, h))
 			if err != nil {
 				return unavailable(err)
 			}

@@ -108,7 +108,7 @@ func (t *tx) once(name string) (again bool, err error) {
 	}
 	now := periodOf(t.now)
 	for k := range uint32(onceKept + 1) {
-		v, err := t.a.s.db.Get(key(now - k))
+		v, err := t.a.s.db.Value(key(now - k))
 		if err != nil {
 			return false, unavailable(err)
 		}

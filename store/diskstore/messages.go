@@ -124,7 +124,7 @@ func (p *pager) open() (cur *cursor, info *chunkInfo, l *landing, err error) {
 		for ; k < end; k++ {
 			p.from = dir[k].last + 1
 			if dir[k].newest > p.q.ChangedSince {
-				cur, err = a.s.cursor(a.no, b, true, p.whole())
+				cur, err = newCursor(a.s.db, a.no, b, true, p.whole())
 				i := dir[k]
 				return cur, &i, l, err
 			}
@@ -138,7 +138,7 @@ func (p *pager) open() (cur *cursor, info *chunkInfo, l *landing, err error) {
 	if len(p.uids) == 0 || b.tailRows == 0 {
 		return nil, nil, l, nil
 	}
-	cur, err = a.s.cursor(a.no, b, false, true)
+	cur, err = newCursor(a.s.db, a.no, b, false, true)
 	return cur, nil, l, err
 }
 
@@ -319,7 +319,7 @@ func (s *Store) ride(e *email) *content {
 	if e.blob == 0 {
 		return &content{head: e.head}
 	}
-	v, err := s.db.Get(key1(kBlob, e.blob))
+	v, err := s.db.Value(key1(kBlob, e.blob))
 	if err != nil || v == nil {
 		return nil
 	}

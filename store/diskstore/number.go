@@ -59,7 +59,7 @@ func (n *numbers) cover(b *pebble.Batch) (done func()) {
 
 // load goes on where the last process ended.
 func (n *numbers) load(db *diskdb.DB) error {
-	v, err := db.Get([]byte{kNumber})
+	v, err := db.Value([]byte{kNumber})
 	if err != nil || v == nil {
 		return err
 	}

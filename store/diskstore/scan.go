@@ -26,18 +26,18 @@ type cursor struct {
 	onRow     bool
 }
 
-func (s *Store) cursor(acct uint64, b *mailbox, chunks, rows bool) (*cursor, error) {
+func newCursor(r pebble.Reader, acct uint64, b *mailbox, chunks, rows bool) (*cursor, error) {
 	c := &cursor{acct: acct, box: b.no}
 	var err error
 	if chunks {
 		p := boxKey(kChunk, acct, b.no)
-		if c.chunks, err = s.db.NewIter(&pebble.IterOptions{LowerBound: p, UpperBound: upper(p)}); err != nil {
+		if c.chunks, err = r.NewIter(&pebble.IterOptions{LowerBound: p, UpperBound: upper(p)}); err != nil {
 			return nil, unavailable(err)
 		}
 	}
 	if rows {
 		p := boxKey(kRow, acct, b.no)
-		if c.rows, err = s.db.NewIter(&pebble.IterOptions{LowerBound: p, UpperBound: upper(p)}); err != nil {
+		if c.rows, err = r.NewIter(&pebble.IterOptions{LowerBound: p, UpperBound: upper(p)}); err != nil {
 			c.close()
 			return nil, unavailable(err)
 		}
@@ -191,7 +191,7 @@ func (c *chunk) members(uids store.UIDSet, f func(j int)) {
 }
 
 func (t *tx) readChunk(b *mailbox, first store.UID) (*chunk, error) {
-	c, err := t.a.s.cursor(t.a.no, b, true, false)
+	c, err := newCursor(t.a.s.db, t.a.no, b, true, false)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (t *tx) tailRows(b *mailbox, uids store.UIDSet, f func(m *row) error) error
 	if uids = within(uids, b.tail, store.MaxUID); b.tailRows == 0 || len(uids) == 0 {
 		return nil
 	}
-	c, err := t.a.s.cursor(t.a.no, b, false, true)
+	c, err := newCursor(t.a.s.db, t.a.no, b, false, true)
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func (t *tx) each(b *mailbox, uids store.UIDSet, whole bool, f func(m *row) erro
 		return nil
 	}
 	from, to := overlapping(b.dir, uids.First(), uids.Last())
-	c, err := t.a.s.cursor(t.a.no, b, from < to, true)
+	c, err := newCursor(t.a.s.db, t.a.no, b, from < to, true)
 	if err != nil {
 		return err
 	}
@@ -267,7 +267,7 @@ func (t *tx) editChunks(b *boxTx, uids store.UIDSet, f func(c *chunk, in store.U
 	if from == to {
 		return nil
 	}
-	cur, err := t.a.s.cursor(t.a.no, b.mailbox, true, false)
+	cur, err := newCursor(t.a.s.db, t.a.no, b.mailbox, true, false)
 	if err != nil {
 		return err
 	}

@@ -152,7 +152,7 @@ func (s *Store) sweepOne(ctx context.Context, key []byte) (done bool, err error)
 
 // accountOf returns the account of a number; nil when it was deleted.
 func (s *Store) accountOf(no uint64) (*account, error) {
-	v, err := s.db.Get(key1(kAccount, no))
+	v, err := s.db.Value(key1(kAccount, no))
 	if err != nil || v == nil {
 		return nil, err
 	}
@@ -180,7 +180,7 @@ type garbage struct {
 // tomb gives back what one write expunged.
 func (g *garbage) tomb(ctx context.Context) (bool, error) {
 	key := key3(kTomb, g.acct, g.box, uint64(g.m))
-	v, err := g.s.db.Get(key)
+	v, err := g.s.db.Value(key)
 	if err != nil {
 		return false, err
 	}
@@ -350,7 +350,7 @@ func (g *garbage) some(uids store.UIDSet) (rest store.UIDSet, err error) {
 
 // isPinned reports whether the blob of an email is open or being appended.
 func (g *garbage) isPinned(no uint64) bool {
-	v, err := g.s.db.Get(key2(kEmail, g.acct, no))
+	v, err := g.s.db.Value(key2(kEmail, g.acct, no))
 	if err != nil || v == nil {
 		return false
 	}
@@ -377,7 +377,7 @@ func hasPrefix(r pebble.Reader, prefix []byte) (bool, error) {
 // any more are returned for apply.
 func (g *garbage) emails(batch *pebble.Batch, emails []uint64) (blobs []uint64) {
 	for _, no := range emails {
-		v, err := g.s.db.Get(key2(kEmail, g.acct, no))
+		v, err := g.s.db.Value(key2(kEmail, g.acct, no))
 		if err != nil || v == nil {
 			continue
 		}
@@ -439,7 +439,7 @@ func (g *garbage) apply(batch *pebble.Batch, blobs []uint64) error {
 			g.pinned = true
 			return nil
 		}
-		if v, err := g.s.db.Get(key1(kFile, no)); err == nil && v != nil {
+		if v, err := g.s.db.Value(key1(kFile, no)); err == nil && v != nil {
 			files = append(files, no)
 			batch.Delete(key1(kFile, no), nil)
 		} else {
@@ -477,7 +477,7 @@ func (s *Store) sweepFiles() error {
 		if !ok {
 			continue // not ours
 		}
-		v, err := s.db.Get(key1(kFile, no))
+		v, err := s.db.Value(key1(kFile, no))
 		if err != nil {
 			return err
 		}
