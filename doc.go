@@ -30,7 +30,8 @@
 //     auth/dkim, auth/dmarc, auth/arc, and auth/verify that runs them in one pass;
 //     auth/login authenticates users for every server.
 //   - [github.com/postrider/postrider/store] is the seam between the servers and
-//     whatever keeps the mail; store/memstore and store/pgstore are stores,
+//     whatever keeps the mail; store/memstore, store/diskstore
+//     and store/pgstore are stores,
 //     store/delivery is the way in, store/transfer moves mail between stores,
 //     store/storetest proves a store of your own.
 //   - [github.com/postrider/postrider/imap] and

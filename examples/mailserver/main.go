@@ -41,7 +41,7 @@ func parse(args []string, usage io.Writer) (*config, error) {
 	c := &config{listen: map[string]*string{}}
 	f := flag.NewFlagSet("mailserver", flag.ContinueOnError)
 	f.SetOutput(usage)
-	f.StringVar(&c.data, "data", "", "`directory` to keep mail in, so far only what is queued; empty = in memory")
+	f.StringVar(&c.data, "data", "", "`directory` to keep mail in; empty = in memory")
 	f.Var(&c.domains, "domain", "mail `domain` to serve, repeatable (default example.test)")
 	f.Var(&c.users, "user", "`addr:password`, repeatable (default alice and bob)")
 	for _, l := range []struct{ name, addr, use string }{

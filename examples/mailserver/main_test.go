@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -222,7 +221,7 @@ func TestData(t *testing.T) {
 	}
 	s := open()
 	var out bytes.Buffer
-	if s.describe(&out); !strings.Contains(out.String(), "the queue is in "+filepath.Join(dir, "queue")+"; mailboxes are in memory") {
+	if s.describe(&out); !strings.Contains(out.String(), "the queue and the mailboxes are in "+dir) {
 		t.Errorf("it says %q", out.String())
 	}
 	id, err := s.queue.Enqueue(t.Context(), queue.Mail{Envelope: smtp.Envelope{From: smtp.Address{Local: "alice", Domain: "example.test"},
@@ -240,6 +239,59 @@ func TestData(t *testing.T) {
 	if left := s.left(); len(left) != 1 || left[0].Message.ID != id {
 		t.Errorf("after a restart: %v, want message %v", left, id)
 	}
+}
+
+// TestMailboxes shows that mail is in its mailbox after a restart, with what
+// its reader did to it.
+func TestMailboxes(t *testing.T) {
+	slog.SetDefault(slog.New(slog.DiscardHandler))
+	args := []string{"-data", t.TempDir(), "-user", "alice@example.test:x"}
+	look := func(r *running, f func(c *imapclient.Client, box *imap.SelectData)) {
+		d := imapclient.Dialer{TLS: &tls.Config{InsecureSkipVerify: true}}
+		c, err := d.Dial(t.Context(), r.addr["imap"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.Login(t.Context(), "alice@example.test", "x"); err != nil {
+			t.Fatal(err)
+		}
+		box, err := c.Select(t.Context(), "INBOX")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f(c, box)
+	}
+	auth := &smtpclient.Auth{User: "alice@example.test", Password: "x"}
+	r := start(t, args...)
+	if res := send(t, r.addr["submission"], "alice@example.test", auth); res[0].Err != nil {
+		t.Fatal(res[0].Err)
+	}
+	look(r, func(c *imapclient.Client, _ *imap.SelectData) {
+		const text = "Subject: Kept\r\n\r\nHi\r\n"
+		if _, err := c.Append(t.Context(), "INBOX", strings.NewReader(text), int64(len(text)), imapclient.AppendOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	r.stop(t, 1)
+	r = start(t, args...)
+	look(r, func(c *imapclient.Client, box *imap.SelectData) {
+		if box.Messages != 2 {
+			t.Errorf("%d messages after a restart, want 2", box.Messages)
+		}
+		if err := c.Create(t.Context(), "Mine"); err != nil {
+			t.Error(err)
+		}
+	})
+	r.stop(t, 1)
+	r = start(t, args...)
+	look(r, func(c *imapclient.Client, box *imap.SelectData) {
+		boxes, err := c.List(t.Context(), "", "*", imap.ListOptions{})
+		if err != nil || len(boxes) != 7 {
+			t.Errorf("%d mailboxes, %v, want 7", len(boxes), err)
+		}
+	})
+	r.stop(t, 1)
 }
 
 // TestSecondSignal shows that a second signal cuts a session that does not

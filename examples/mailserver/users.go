@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,7 +13,6 @@ import (
 	"github.com/postrider/postrider/smtp"
 	"github.com/postrider/postrider/store"
 	"github.com/postrider/postrider/store/delivery"
-	"github.com/postrider/postrider/store/memstore"
 )
 
 // users is who may log in and receive mail: a map here, your database there.
@@ -23,7 +23,7 @@ type users struct {
 }
 
 // newUsers takes -domain and -user, and gives each user an account.
-func newUsers(c *config, mail *memstore.Store) (*users, error) {
+func newUsers(c *config, mail mailboxes) (*users, error) {
 	u := &users{records: map[string]login.Record{}}
 	for _, d := range c.domains {
 		domain, err := smtp.ParseDomain(d)
@@ -103,15 +103,19 @@ func (u *users) recipients(_ context.Context, to smtp.Address) ([]store.Target, 
 }
 
 // createAccount makes an account with the mailboxes that mail programs look
-// for (RFC 6154).
-func createAccount(s *memstore.Store, name string) error {
+// for (RFC 6154), unless it is there.
+func createAccount(s mailboxes, name string) error {
 	ctx := context.Background()
-	if err := s.CreateAccount(ctx, name); err != nil {
+	if err := s.CreateAccount(ctx, name); err != nil && !errors.Is(err, store.ErrExist) {
 		return err
 	}
 	acc, err := s.Account(ctx, name)
 	if err != nil {
 		return err
+	}
+	boxes, _, err := acc.Mailboxes(ctx, store.MailboxQuery{})
+	if err != nil || len(boxes) > 1 {
+		return err // what its owner has deleted stays so
 	}
 	for _, box := range []string{"Archive", "Drafts", "Junk", "Sent", "Trash"} {
 		if _, err := acc.CreateMailbox(ctx, store.NewMailbox{Name: box, SpecialUse: []string{`\` + box}}); err != nil {

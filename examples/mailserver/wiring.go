@@ -32,7 +32,9 @@ import (
 	"github.com/postrider/postrider/smtp/smtpclient"
 	"github.com/postrider/postrider/smtp/smtpserver"
 	"github.com/postrider/postrider/smtp/smtptest"
+	"github.com/postrider/postrider/store"
 	"github.com/postrider/postrider/store/delivery"
+	"github.com/postrider/postrider/store/diskstore"
 	"github.com/postrider/postrider/store/memstore"
 )
 
@@ -43,9 +45,9 @@ type server struct {
 	local     *smtpserver.Server // LMTP for our own queue, over a pipe
 	world     *mx.Sender
 	queue     *queue.Queue
-	data      string // -data
-	held      held   // what the queue keeps
-	closeHeld func() error
+	data      string          // -data
+	held      held            // what the queue keeps
+	closers   []func() error  // of what is on disk
 	control   *control.Server // for examples/queuectl, with -data
 	dir       string          // a folder with the certificate made at start, or ""
 	wg        sync.WaitGroup
@@ -55,6 +57,41 @@ type server struct {
 type held interface {
 	queue.Storage
 	queue.Lister
+}
+
+// mailboxes is where users' mail lies.
+type mailboxes interface {
+	store.Store
+	store.Admin
+}
+
+// open opens what is kept: in -data, or in memory.
+func (s *server) open() (mailboxes, error) {
+	if s.data == "" {
+		s.held = &memqueue.Storage{}
+		return memstore.New(), nil
+	}
+	queued, err := diskqueue.Open(filepath.Join(s.data, "queue"), nil)
+	if err != nil {
+		return nil, fmt.Errorf("-data: %w", err)
+	}
+	s.held, s.closers = queued, append(s.closers, queued.Close)
+	mail, err := diskstore.Open(filepath.Join(s.data, "mail"), nil)
+	if err != nil {
+		return nil, fmt.Errorf("-data: %w", err)
+	}
+	s.closers = append(s.closers, mail.Close)
+	return mail, nil
+}
+
+// closeData closes what open opened.
+func (s *server) closeData() {
+	for _, c := range s.closers {
+		if err := c(); err != nil {
+			slog.Error("closing what is on disk", "err", err)
+		}
+	}
+	s.closers = nil
 }
 
 // listener is one port; every server of Postrider has these methods.
@@ -68,14 +105,21 @@ type listener struct {
 	l net.Listener
 }
 
-func newServer(c *config) (*server, error) {
-	mail := memstore.New()
-	u, err := newUsers(c, mail)
+func newServer(c *config) (_ *server, err error) {
+	s := &server{data: c.data}
+	defer func() {
+		if err != nil {
+			s.closeData()
+		}
+	}()
+	mail, err := s.open()
 	if err != nil {
 		return nil, err
 	}
-	host := u.domains[0]
-	s := &server{users: u, data: c.data, closeHeld: func() error { return nil }}
+	if s.users, err = newUsers(c, mail); err != nil {
+		return nil, err
+	}
+	u, host := s.users, s.users.domains[0]
 	tlsConfig, err := s.loadTLS(c)
 	if err != nil {
 		return nil, err
@@ -93,23 +137,12 @@ func newServer(c *config) (*server, error) {
 		Verifier: &verify.Verifier{Resolver: dns}, Policy: delivery.DMARC}
 	s.local = &smtpserver.Server{Backend: trusted, Hostname: host, LMTP: true}
 
-	if c.data == "" {
-		s.held = &memqueue.Storage{}
-	} else {
-		disk, err := diskqueue.Open(filepath.Join(c.data, "queue"), nil)
-		if err != nil {
-			return nil, fmt.Errorf("-data: %w", err)
-		}
-		s.held, s.closeHeld = disk, disk.Close
-	}
-
 	// Mail that goes out: signed, queued, and sent by Deliver below.
 	s.world = &mx.Sender{Resolver: dns, Port: uint16(c.mxPort), Names: []string{host}, Dialer: smtpclient.Dialer{Hello: host}}
 	s.queue = &queue.Queue{Storage: s.held, Transport: s, Hostname: host, Retry: queue.Backoff(c.retry, max(c.retry, 4*time.Hour))}
 	submit := &submission.Submitter{Queue: s.queue}
 	if c.dkim != "" {
 		if submit.Sign, err = signer(c.dkim); err != nil {
-			s.closeHeld()
 			return nil, err
 		}
 	}
@@ -226,9 +259,7 @@ func (s *server) close() {
 		s.control.Close()
 	}
 	s.wg.Wait()
-	if err := s.closeHeld(); err != nil {
-		slog.Error("closing the queue", "err", err)
-	}
+	s.closeData()
 	if s.dir != "" {
 		os.RemoveAll(s.dir)
 	}
@@ -271,7 +302,7 @@ func (s *server) describe(w io.Writer) {
 	if s.data == "" {
 		fmt.Fprintln(w, "mail is kept in memory: it is gone when this program ends")
 	} else {
-		fmt.Fprintf(w, "the queue is in %s; mailboxes are in memory\n", filepath.Join(s.data, "queue"))
+		fmt.Fprintf(w, "the queue and the mailboxes are in %s\n", s.data)
 		fmt.Fprintf(w, "look at the queue: go run ./examples/queuectl -data %s\n", s.data)
 	}
 	for _, spec := range s.users.made {

@@ -263,8 +263,7 @@ func (t *tx) remove(b *boxTx, uids store.UIDSet, onlyDeleted bool) (store.UIDSet
 // be given back.
 func (t *tx) bury(b *boxTx, gone store.UIDSet) error {
 	a := t.a
-	t.batch().Set(key3(kTomb, a.no, b.no, uint64(t.m)), encodeTomb(gone), nil)
-	t.due(b.no, t.m)
+	t.batch().Set(key3(kTomb, a.no, b.no, uint64(t.m)), encodeTomb(t.due(b.no, t.m), gone), nil)
 	b.tombs++
 	b.tombRgs += len(gone)
 	most := limit(a.s.o.History, defaultHistory)
@@ -281,12 +280,17 @@ func (t *tx) bury(b *boxTx, gone store.UIDSet) error {
 	}
 	defer it.Close()
 	for ok := it.First(); ok && b.tombRgs > most; ok = it.Next() {
-		uids, err := decodeTomb(it.Value())
-		if err != nil || len(it.Key()) != lenTomb {
+		due, uids, err := decodeTomb(it.Value())
+		if err != nil {
 			return damaged(err, "mailbox %s: what was expunged", boxID(b.no))
 		}
 		b.forget(store.ModSeq(u8(it.Key()[lenTomb-8:])), len(uids))
-		if b.horizon <= b.swept {
+		// The sweeper drops those that it still needs.
+		pending, err := a.s.db.Value(dueKey(due, a.no, b.no, b.horizon))
+		if err != nil {
+			return unavailable(err)
+		}
+		if pending == nil {
 			t.batch().Delete(it.Key(), nil)
 		}
 	}
@@ -308,10 +312,11 @@ func (b *boxTx) forget(m store.ModSeq, ranges int) {
 // due says that something is to be given back after the grace: what a write
 // to a mailbox expunged, all of a mailbox if m is 0, all of the account if box
 // is 0.
-func (t *tx) due(box uint64, m store.ModSeq) {
-	at := uint64(t.now.Add(t.a.s.o.Grace).UnixMicro())
+func (t *tx) due(box uint64, m store.ModSeq) (at uint64) {
+	at = uint64(t.now.Add(t.a.s.o.Grace).UnixMicro())
 	t.batch().Set(dueKey(at, t.a.no, box, m), nil, nil)
 	t.sweep = true
+	return at
 }
 
 func dueKey(at, acct, box uint64, m store.ModSeq) []byte {

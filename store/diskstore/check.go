@@ -283,7 +283,7 @@ func (c *checker) mailbox(ctx context.Context, acct uint64, b *mailbox, where st
 	var dead []store.UIDSet
 	tombs, ranges := 0, 0
 	err = c.each(ctx, boxKey(kTomb, acct, b.no), func(key, value []byte) error {
-		uids, err := decodeTomb(value)
+		due, uids, err := decodeTomb(value)
 		if err != nil || len(key) != lenTomb {
 			c.bad(key, err, "%s: what was expunged", where)
 			note(&c.found.boxes, at)
@@ -296,11 +296,12 @@ func (c *checker) mailbox(ctx context.Context, acct uint64, b *mailbox, where st
 		if m > b.modSeq {
 			wrong("something was expunged at %d, later than %d", m, b.modSeq)
 		}
-		if m > b.swept {
+		if ok, err := c.has(dueKey(due, acct, b.no, m)); err != nil {
+			return err
+		} else if ok {
 			dead = append(dead, uids)
-			if !c.due[dueAt{acct, b.no, uint64(m)}] {
-				c.missing(dueKey(0, acct, b.no, m), nil, "%s: nothing will give back what was expunged at %d", where, m)
-			}
+		} else if m <= b.horizon {
+			c.stray(key, "%s: what was expunged at %d is of no use any more", where, m)
 		}
 		return nil
 	})

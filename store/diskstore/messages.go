@@ -366,7 +366,7 @@ func (a *account) changes(box store.MailboxID, since store.ModSeq) (store.Change
 	defer it.Close()
 	var all []store.UIDSet
 	for ok := it.First(); ok; ok = it.Next() {
-		uids, err := decodeTomb(it.Value())
+		_, uids, err := decodeTomb(it.Value())
 		if err != nil {
 			// The history has a hole: nobody is told half of it.
 			a.s.log().Error("diskstore: history of a mailbox cannot be read", "dir", a.s.dir, "account", a.name, "mailbox", b.name, "err", err)

@@ -17,7 +17,6 @@ type mailbox struct {
 	next, recent   store.UID
 	modSeq         store.ModSeq
 	horizon        store.ModSeq
-	swept          store.ModSeq // tombstones up to here are given back
 	counts         store.Counts
 	tail           store.UID // rows from here on are not in chunks
 	tailRows       int       // messages in the tail
@@ -37,7 +36,7 @@ func (b *mailbox) encode() []byte {
 		w.Text(u)
 	}
 	for _, v := range []uint64{
-		uint64(b.validity), uint64(b.next), uint64(b.recent), uint64(b.modSeq), uint64(b.horizon), uint64(b.swept),
+		uint64(b.validity), uint64(b.next), uint64(b.recent), uint64(b.modSeq), uint64(b.horizon),
 		uint64(b.counts.Messages), uint64(b.counts.Unseen), uint64(b.counts.Deleted),
 		uint64(b.counts.Size), uint64(b.counts.DeletedSize),
 		uint64(b.tail), uint64(b.tailRows), uint64(b.tombs), uint64(b.tombRgs),
@@ -58,7 +57,7 @@ func decodeMailbox(no uint64, v []byte) (*mailbox, error) {
 	}
 	b.validity = r.Uint32()
 	b.next, b.recent = store.UID(r.Uint32()), store.UID(r.Uint32())
-	b.modSeq, b.horizon, b.swept = store.ModSeq(r.Uint()), store.ModSeq(r.Uint()), store.ModSeq(r.Uint())
+	b.modSeq, b.horizon = store.ModSeq(r.Uint()), store.ModSeq(r.Uint())
 	b.counts = store.Counts{Messages: int(r.Size()), Unseen: int(r.Size()), Deleted: int(r.Size()), Size: r.Size(), DeletedSize: r.Size()}
 	b.tail = store.UID(r.Uint32())
 	b.tailRows, b.tombs, b.tombRgs = int(r.Size()), int(r.Size()), int(r.Size())
@@ -261,9 +260,11 @@ func decodeEmail(no uint64, v []byte) (e *email, headSize int64, err error) {
 	return e, headSize, r.End()
 }
 
-// encodeTomb writes what one write expunged.
-func encodeTomb(uids store.UIDSet) []byte {
-	w := diskdb.Record(8 + 4*len(uids))
+// encodeTomb writes what one write expunged, and when that is due to be given
+// back.
+func encodeTomb(due uint64, uids store.UIDSet) []byte {
+	w := diskdb.Record(16 + 4*len(uids))
+	w.Fixed(due)
 	w.Uint(uint64(len(uids)))
 	last := store.UID(0)
 	for _, g := range uids {
@@ -274,12 +275,13 @@ func encodeTomb(uids store.UIDSet) []byte {
 	return w.Seal()
 }
 
-func decodeTomb(v []byte) (store.UIDSet, error) {
+func decodeTomb(v []byte) (due uint64, s store.UIDSet, err error) {
 	r, err := diskdb.Unseal(v)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	s := make(store.UIDSet, r.Count())
+	due = r.Fixed()
+	s = make(store.UIDSet, r.Count())
 	last := uint64(0)
 	for i := range s {
 		first := last + r.Uint()
@@ -291,12 +293,12 @@ func decodeTomb(v []byte) (store.UIDSet, error) {
 		s[i] = store.UIDRange{First: store.UID(first), Last: store.UID(last)}
 	}
 	if err := r.End(); err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	if !s.Valid() {
-		return nil, diskdb.ErrDamaged
+		return 0, nil, diskdb.ErrDamaged
 	}
-	return s, nil
+	return due, s, nil
 }
 
 // thread is what a Message-ID leads to.

@@ -186,7 +186,7 @@ func (g *garbage) tomb(ctx context.Context) (bool, error) {
 	}
 	var uids store.UIDSet
 	if v != nil {
-		if uids, err = decodeTomb(v); err != nil {
+		if _, uids, err = decodeTomb(v); err != nil {
 			// Which rows are gone their flags still say: Repair finds them.
 			g.s.log().Error("diskstore: what was expunged cannot be given back", "dir", g.s.dir, "err", err)
 			uids = nil
@@ -199,21 +199,10 @@ func (g *garbage) tomb(ctx context.Context) (bool, error) {
 	defer g.a.mu.Unlock()
 	batch := g.s.db.NewBatch()
 	batch.Delete(g.due, nil)
-	if old := g.a.boxes[g.box]; old != nil {
-		b := *old
-		b.swept = max(b.swept, g.m)
-		if g.m <= b.horizon {
-			batch.Delete(key, nil)
-		}
-		batch.Set(boxKey(kMailbox, g.acct, g.box), b.encode(), nil)
-		if err := g.s.db.Apply(batch, pebble.NoSync); err != nil {
-			return false, err
-		}
-		g.a.boxes[g.box] = &b
-		g.a.names[b.name] = &b
-		return true, nil
+	// History needs it above the horizon.
+	if b := g.a.boxes[g.box]; b == nil || g.m <= b.horizon {
+		batch.Delete(key, nil)
 	}
-	batch.Delete(key, nil)
 	return true, g.s.db.Apply(batch, pebble.NoSync)
 }
 
