@@ -161,7 +161,7 @@ func (t *tx) learn(b *boxTx, kw []string) error {
 		return nil
 	}
 	for _, k := range missing {
-		if len(k) > maxName {
+		if k == "" || len(k) > maxName {
 			return store.ErrLimit
 		}
 	}

@@ -47,6 +47,7 @@ type checker struct {
 	// found is what Repair works on.
 	found findings
 	due   map[dueAt]bool
+	held  map[uint64]bool // blobs that are held by what is to be added
 }
 
 type dueAt struct{ acct, box, m uint64 }
@@ -216,6 +217,7 @@ func (c *checker) account(ctx context.Context, no uint64, name string) error {
 		note(&c.found.accounts, no)
 	}
 	inbox := false
+	boxes := make(map[uint64]bool)
 	err = c.each(ctx, key1(kMailbox, no), func(key, value []byte) error {
 		if len(key) != 17 {
 			c.stray(key, "account %q: a key of a mailbox: %x", name, key)
@@ -223,6 +225,7 @@ func (c *checker) account(ctx context.Context, no uint64, name string) error {
 		}
 		box := u8(key[9:])
 		inbox = inbox || box == inboxNo
+		boxes[box] = true
 		b, err := decodeMailbox(box, value)
 		if err != nil {
 			c.bad(key, err, "account %q, mailbox %s", name, boxID(box))
@@ -238,6 +241,9 @@ func (c *checker) account(ctx context.Context, no uint64, name string) error {
 	if !inbox {
 		c.problem("account %q: it has no Inbox", name)
 		note(&c.found.boxes, boxAt{no, inboxNo})
+	}
+	if err := c.homeless(no, name, boxes); err != nil {
+		return err
 	}
 	if err := c.emails(ctx, no, name); err != nil {
 		return err
@@ -258,6 +264,29 @@ func (c *checker) account(ctx context.Context, no uint64, name string) error {
 		}
 	}
 	return nil
+}
+
+// homeless looks for rows of mailboxes that are not there.
+func (c *checker) homeless(acct uint64, name string, boxes map[uint64]bool) error {
+	prefix := key1(kRow, acct)
+	it, err := c.r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: upper(prefix)})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; {
+		if len(it.Key()) != lenRow {
+			ok = it.Next()
+			continue
+		}
+		box := u8(it.Key()[9:])
+		if !boxes[box] && !c.due[dueAt{acct, box, 0}] {
+			c.problem("account %q: there are messages of mailbox %s, which is not there", name, boxID(box))
+			note(&c.found.boxes, boxAt{acct, box})
+		}
+		ok = it.SeekGE(boxKey(kRow, acct, box+1))
+	}
+	return it.Error()
 }
 
 // mailbox reads all messages of b and counts.
@@ -482,6 +511,7 @@ func (c *checker) emails(ctx context.Context, acct uint64, name string) error {
 		if ok, err := c.has(key3(kBlobRef, e.blob, acct, no)); err != nil {
 			return err
 		} else if !ok {
+			note(&c.held, e.blob)
 			c.missing(key3(kBlobRef, e.blob, acct, no), nil, "account %q: email %s does not hold its body", name, idOf('m', no))
 		}
 		if err := c.body(e, size); err != nil {
@@ -554,7 +584,7 @@ func (c *checker) blobs(ctx context.Context) error {
 				return nil
 			}
 			ok, err := hasPrefix(c.r, key1(kBlobRef, u8(key[1:])))
-			if err == nil && !ok {
+			if err == nil && !ok && !c.held[u8(key[1:])] {
 				c.stray(key, "body %s: no email has it", idOf('b', u8(key[1:])))
 			}
 			return err

@@ -169,6 +169,14 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	if err := s.nums.load(s.db); err != nil {
+		if !errors.Is(err, ErrDamaged) {
+			return err
+		}
+		// Far enough ahead of all that can have been given out.
+		s.log().Error("diskstore: the record of numbers", "dir", s.dir, "err", err)
+		s.nums.last = s.nums.next() + 3600_000_000
+	}
+	if err := s.reissue(); err != nil {
 		return err
 	}
 	return s.sweepFiles()

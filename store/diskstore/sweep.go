@@ -471,6 +471,12 @@ func (s *Store) sweepFiles() error {
 			return err
 		}
 		if v == nil {
+			// What was set aside stays for whoever wants to look at it.
+			if v, err = s.db.Value(append([]byte{kBad}, key1(kFile, no)...)); err != nil {
+				return err
+			}
+		}
+		if v == nil {
 			s.removeFile(no)
 		}
 	}
