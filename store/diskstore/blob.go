@@ -299,11 +299,7 @@ func (s *Store) prepare(ctx context.Context, d store.Draft) (p prepared, err err
 			return p, err
 		}
 		p.own = true
-		n, err := io.Copy(p.body, io.NewSectionReader(d.Body, 0, p.bodySize))
-		if err == nil && n < p.bodySize {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
+		if err := p.body.readFrom(d.Body, p.bodySize); err != nil {
 			p.release()
 			return p, fmt.Errorf("diskstore: reading the body: %w", err)
 		}

@@ -124,24 +124,56 @@ func (c *chunk) decodeStatic(v []byte) error {
 		r.Fail()
 		return r.Err()
 	}
+	// By hand from here: this is what listing a mailbox costs.
+	b, i := r.B, 0
+	var d uint64
+	c.uids, c.sizes, c.emails = slices.Grow(c.uids, n)[:n], slices.Grow(c.sizes, n)[:n], slices.Grow(c.emails, n)[:n]
 	last := uint64(0)
-	for range n {
-		d := r.Uint()
+	for j := range c.uids {
+		d, i = number(b, i)
 		if last += d; d == 0 || last > uint64(store.MaxUID) {
 			r.Fail()
-			break
+			return r.Err()
 		}
-		c.uids = append(c.uids, store.UID(last))
+		c.uids[j] = store.UID(last)
 	}
-	for range n {
-		c.sizes = append(c.sizes, r.Size())
+	for j := range c.sizes {
+		if d, i = number(b, i); d > 1<<62 {
+			r.Fail()
+			return r.Err()
+		}
+		c.sizes[j] = int64(d)
 	}
 	e := uint64(0)
-	for range n {
-		e += uint64(r.Int())
-		c.emails = append(c.emails, e)
+	for j := range c.emails {
+		d, i = number(b, i)
+		e += d>>1 ^ -(d & 1)
+		c.emails[j] = e
 	}
-	return r.End()
+	if i != len(b) {
+		r.Fail()
+	}
+	return r.Err()
+}
+
+// number reads what Writer.Uint wrote at i; the index behind it is -1 when
+// there is none, and stays so.
+func number(b []byte, i int) (uint64, int) {
+	if uint(i) < uint(len(b)) && b[i] < 0x80 {
+		return uint64(b[i]), i + 1
+	}
+	return longNumber(b, i)
+}
+
+func longNumber(b []byte, i int) (uint64, int) {
+	if i < 0 || i > len(b) {
+		return 0, -1
+	}
+	v, n := binary.Uvarint(b[i:])
+	if n <= 0 {
+		return 0, -1
+	}
+	return v, i + n
 }
 
 // encodeFlags: what chunkInfo has, the sets of keywords, then runs of equal
@@ -212,31 +244,40 @@ func (c *chunk) decodeFlags(first store.UID, v []byte) (chunkInfo, error) {
 	if n == 0 || n > chunkRows {
 		r.Fail()
 	}
+	if err := r.Err(); err != nil {
+		return i, err
+	}
+	// By hand from here, as in decodeStatic.
+	b, at := r.B, 0
+	c.codes, c.modSeqs = slices.Grow(c.codes, int(n))[:n], slices.Grow(c.modSeqs, int(n))[:n]
 	prev := store.ModSeq(0)
-	for r.Err() == nil && uint64(len(c.codes)) < n {
-		k := r.Uint()
-		if k == 0 || k > n-uint64(len(c.codes)) {
+	for j := uint64(0); j < n; {
+		var k, d uint64
+		k, at = number(b, at)
+		if k == 0 || k > n-j || uint(at) >= uint(len(b)) {
 			r.Fail()
-			break
+			return i, r.Err()
 		}
-		code := uint32(r.Octet())
-		m := store.ModSeq(0)
-		if code&codeGone == 0 {
-			s := r.Uint()
-			if s >= uint64(len(c.sets)) {
+		code, m := uint32(b[at]), store.ModSeq(0)
+		if at++; code&codeGone == 0 {
+			d, at = number(b, at)
+			if d >= uint64(len(c.sets)) {
 				r.Fail()
-				break
+				return i, r.Err()
 			}
-			code |= uint32(s) << 8
-			prev += store.ModSeq(r.Int())
+			code |= uint32(d) << 8
+			d, at = number(b, at)
+			prev += store.ModSeq(d>>1 ^ -(d & 1))
 			m = prev
 		}
-		for range k {
-			c.codes = append(c.codes, code)
-			c.modSeqs = append(c.modSeqs, m)
+		for end := j + k; j < end; j++ {
+			c.codes[j], c.modSeqs[j] = code, m
 		}
 	}
-	return i, r.End()
+	if at != len(b) {
+		r.Fail()
+	}
+	return i, r.Err()
 }
 
 // chunkFirst reads the key of a chunk's column.

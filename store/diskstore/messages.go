@@ -3,6 +3,7 @@ package diskstore
 import (
 	"context"
 	"iter"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -178,15 +179,19 @@ func (p *pager) yield(ctx context.Context, yield func(store.Message, error) bool
 		n = len(p.at)
 	}
 	// One string for all IDs of the page.
-	buf := make([]byte, 0, n*idLen)
+	var buf strings.Builder
+	buf.Grow(n * idLen)
 	for i := range n {
+		no := uint64(0)
 		if p.c != nil {
-			buf = appendID(buf, 'm', p.c.emails[p.at[i]])
+			no = p.c.emails[p.at[i]]
 		} else {
-			buf = appendID(buf, 'm', p.rows[i].email)
+			no = p.rows[i].email
 		}
+		id := makeID('m', no)
+		buf.Write(id[:])
 	}
-	ids := string(buf)
+	ids := buf.String()
 	load := loader{a: p.a, fields: p.q.Fields & (store.WithSummary | store.WithBody)}
 	for i := range n {
 		var m store.Message

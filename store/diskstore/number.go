@@ -77,20 +77,22 @@ var idText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(
 // idLen is how long an ObjectID is (RFC 8474 §4): a letter and 64 bits.
 const idLen = 14
 
-func appendID(b []byte, kind byte, n uint64) []byte {
+func makeID(kind byte, n uint64) (t [idLen]byte) {
 	const digits = "abcdefghijklmnopqrstuvwxyz234567"
-	var t [idLen]byte
 	t[0] = kind
-	t[13] = digits[n<<1&31]
+	t[idLen-1] = digits[n<<1&31]
 	n >>= 4
-	for i := 12; i > 0; i-- {
+	for i := idLen - 2; i > 0; i-- {
 		t[i] = digits[n&31]
 		n >>= 5
 	}
-	return append(b, t[:]...)
+	return t
 }
 
-func idOf(kind byte, n uint64) string { return string(appendID(nil, kind, n)) }
+func idOf(kind byte, n uint64) string {
+	t := makeID(kind, n)
+	return string(t[:])
+}
 
 // numberOf reads what idOf wrote.
 func numberOf(kind byte, id string) (uint64, bool) {

@@ -106,6 +106,26 @@ func (b *staged) write(p []byte) (int, error) {
 	return len(p), b.frame(p)
 }
 
+// readFrom takes n octets of a body, n being its size.
+func (b *staged) readFrom(r io.ReaderAt, n int64) error {
+	if b.file == nil && b.fits(int(n)) {
+		b.mem = make([]byte, n)
+		k, err := r.ReadAt(b.mem, 0)
+		if b.size = n; int64(k) == n {
+			return nil
+		}
+		if err == nil || errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	k, err := io.Copy(b, io.NewSectionReader(r, 0, n))
+	if err == nil && k < n {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
 // frame writes to the file, in whole frames.
 func (b *staged) frame(p []byte) error {
 	for len(p) > 0 {
