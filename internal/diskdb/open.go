@@ -1,11 +1,13 @@
 package diskdb
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +46,11 @@ type DB struct {
 	lock   io.Closer
 	space  space
 	failed atomic.Pointer[error]
+
+	memTable   uint64          // octets
+	closing    context.Context // of what goes on in the background
+	end        context.CancelFunc
+	background sync.WaitGroup
 }
 
 // Open opens the database of a directory, which is made if it is not there.
@@ -55,7 +62,9 @@ func Open(c Config) (*DB, error) {
 		c.Log = slog.Default()
 	}
 	d := &DB{c: c}
+	d.closing, d.end = context.WithCancel(context.Background())
 	if err := d.open(); err != nil {
+		d.end()
 		if d.lock != nil {
 			d.lock.Close()
 		}
@@ -93,26 +102,33 @@ func (d *DB) open() error {
 	if err := SyncDir(disk, d.c.Dir); err != nil {
 		return err
 	}
-	memTable := d.measure()
-	if d.DB, err = pebble.Open(d.Path("db"), d.options(memTable)); err != nil {
+	d.measure()
+	if d.DB, err = pebble.Open(d.Path("db"), d.options()); err != nil {
 		return err
 	}
 	d.makeBallast()
 	return nil
 }
 
+// When the database lets writes wait for its tables.
+const (
+	memTables = 4
+	stopL0    = 24
+)
+
 // options are part of the format where they say how it lies on the disk.
-func (d *DB) options(memTable uint64) *pebble.Options {
+func (d *DB) options() *pebble.Options {
 	cache := d.c.Cache
 	if cache == 0 {
 		cache = 32 << 20
 	}
 	log := pebbleLog{d}
 	o := &pebble.Options{
-		FS:                          vfs.OnDiskFull(d.c.FS, d.dropBallast),
+		FS:                          tables{vfs.OnDiskFull(d.c.FS, d.dropBallast), d},
 		FormatMajorVersion:          pebble.FormatValueSeparation,
-		MemTableSize:                memTable,
-		MemTableStopWritesThreshold: 4,
+		MemTableSize:                d.memTable,
+		MemTableStopWritesThreshold: memTables,
+		L0StopWritesThreshold:       stopL0,
 		L0CompactionThreshold:       4,
 		CacheSize:                   cache,
 		Logger:                      log,
@@ -221,7 +237,11 @@ func (d *DB) Failure() error {
 }
 
 // Close ends the database and gives the directory free.
-func (d *DB) Close() error { return errors.Join(d.DB.Close(), d.lock.Close()) }
+func (d *DB) Close() error {
+	d.end()
+	d.background.Wait()
+	return errors.Join(d.DB.Close(), d.lock.Close())
+}
 
 // Value reads a key. The value is the caller's; nil when there is none.
 func (d *DB) Value(key []byte) ([]byte, error) { return Get(d.DB, key) }

@@ -1,27 +1,42 @@
 package diskdb
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // space watches the disk. The database can do nothing about a full one but
-// try again for ever or end the process, so it must never meet one: below
-// minFree nothing that is large is taken, and what is left is for small
-// changes. If others fill the disk, the ballast is given up, and nothing is
-// taken until it fits again.
+// try again for ever or end the process, so it must never meet one:
+//
+//   - below minFree nothing is taken that is mail;
+//   - if others fill the disk, the ballast is given up for small changes;
+//   - below the floor these are refused as well, and so are the tables that
+//     the database writes in the background: the floor is for its log and its
+//     manifest, whose failure it does not survive.
+//
+// When there is room again all of it goes on by itself.
 type space struct {
 	mu      sync.Mutex
 	minFree int64 // 0 = not watched
 	ballast int64
+	floor   int64
 	gone    bool // the ballast
 	free    int64
 	asked   time.Time
 	written int64 // since then
+	pending int64 // on its way to the disk
 	logged  time.Time
+
+	freed     atomic.Int64 // octets deleted since the last reclaim
+	reclaimed time.Time
+	reclaims  bool // one is running
 }
 
 const (
@@ -30,15 +45,15 @@ const (
 	freshForBytes = 4 * mib
 )
 
-// measure sets the bounds by the size of the disk, and returns how large the
+// measure sets the bounds by the size of the disk, and how large the
 // database's buffers may be.
-func (d *DB) measure() (memTable uint64) {
-	memTable = 32 * mib
+func (d *DB) measure() {
+	d.memTable = 32 * mib
 	u, err := d.c.FS.GetDiskUsage(d.c.Dir)
 	if err != nil || u.TotalBytes == 0 {
-		return memTable // not a disk that can be asked
+		return // not a disk that can be asked
 	}
-	memTable = max(mib, min(memTable, u.TotalBytes/64))
+	d.memTable = max(mib, min(d.memTable, u.TotalBytes/64))
 	sp := &d.space
 	sp.minFree = d.c.MinFree
 	if sp.minFree == 0 {
@@ -46,65 +61,193 @@ func (d *DB) measure() (memTable uint64) {
 	}
 	sp.minFree = max(sp.minFree, 0)
 	sp.ballast = sp.minFree / 4
-	return memTable
+	sp.floor = min(sp.minFree/8, 8*mib)
 }
 
-// Room returns ErrFull unless n octets more fit.
-func (d *DB) Room(n int64) error {
+// askLocked asks the disk how much is free, if the last answer is too old.
+func (d *DB) askLocked(n int64, now time.Time) error {
 	sp := &d.space
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	if sp.minFree == 0 {
-		return nil
-	}
-	if err := d.ask(n); err != nil {
-		return err
-	}
-	if sp.gone || sp.free-sp.written < sp.minFree {
-		if sp.mayLogLocked(time.Now()) {
-			d.c.Log.Warn(d.c.Name+": the disk is full", "dir", d.c.Dir, "free", sp.free, "wanted", sp.minFree)
-		}
-		return ErrFull
-	}
-	return nil
-}
-
-// Reserve is Room for changes that free what they can: they may use the last
-// quarter above nothing, and are refused only when the database itself could
-// not work on.
-func (d *DB) Reserve(n int64) error {
-	sp := &d.space
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	if sp.minFree == 0 {
-		return nil
-	}
-	if err := d.ask(n); err != nil {
-		return err
-	}
-	if sp.free-sp.written < sp.minFree/4 {
-		return ErrFull
-	}
-	return nil
-}
-
-// ask looks at the disk when what is known of it is old. sp.mu is held.
-func (d *DB) ask(n int64) error {
-	sp := &d.space
-	sp.written += n
-	now := time.Now()
-	if !sp.gone && sp.written <= freshForBytes && now.Sub(sp.asked) <= freshFor {
+	if low := sp.gone || sp.free-sp.written < sp.minFree; !low && sp.written+n <= freshForBytes && now.Sub(sp.asked) <= freshFor {
 		return nil
 	}
 	u, err := d.c.FS.GetDiskUsage(d.c.Dir)
 	if err != nil {
 		return err
 	}
-	sp.free, sp.asked, sp.written = int64(u.AvailBytes), now, n
+	sp.free, sp.asked, sp.written = int64(u.AvailBytes), now, 0
+	return nil
+}
+
+// Room returns ErrFull unless n octets more of mail fit.
+func (d *DB) Room(n int64) error {
+	sp := &d.space
+	if sp.minFree == 0 {
+		return nil
+	}
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	now := time.Now()
+	if err := d.askLocked(n, now); err != nil {
+		return err
+	}
 	if sp.gone && sp.free > sp.minFree+2*sp.ballast {
 		sp.gone = !d.writeBallast()
 	}
+	sp.written += n
+	if sp.gone || sp.free-sp.written < sp.minFree {
+		if sp.mayLogLocked(now) {
+			d.c.Log.Warn(d.c.Name+": the disk is full: no mail is taken", "dir", d.c.Dir, "free", sp.free, "wanted", sp.minFree)
+		}
+		d.reclaimLocked(now)
+		return ErrFull
+	}
 	return nil
+}
+
+// Enter lets n octets more go to the log, unless even these do not fit:
+// ErrFull. Leave follows.
+func (d *DB) Enter(n int64) error {
+	sp := &d.space
+	if sp.minFree == 0 {
+		return nil
+	}
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if err := d.askLocked(n, time.Now()); err != nil {
+		return err
+	}
+	if sp.gone || sp.free-sp.written < sp.minFree {
+		// The database may call dropBallast with its lock held.
+		sp.mu.Unlock()
+		m := d.Metrics()
+		sp.mu.Lock()
+		if d.stallsLocked(m, n) {
+			return ErrFull
+		}
+	}
+	fits := func() bool { return sp.free-sp.written-sp.pending-n >= sp.floor }
+	if !fits() && !sp.gone {
+		d.dropBallastLocked()
+		if err := d.askLocked(n, time.Now()); err != nil {
+			return err
+		}
+	}
+	if !fits() {
+		return ErrFull
+	}
+	sp.written += n
+	sp.pending += n
+	return nil
+}
+
+// Leave says that what Enter let in is on the disk.
+func (d *DB) Leave(n int64) {
+	if d.space.minFree > 0 {
+		d.space.mu.Lock()
+		d.space.pending -= n
+		d.space.mu.Unlock()
+	}
+}
+
+// stallsLocked reports whether the database might keep a write of n octets
+// waiting because it cannot write its tables: for ever, if nobody makes room.
+func (d *DB) stallsLocked(m *pebble.Metrics, n int64) bool {
+	if m.Levels[0].Sublevels >= stopL0-memTables {
+		return true
+	}
+	inMemory := int64(m.MemTable.Size) + 2*n
+	return inMemory > int64(memTables-1)*int64(d.memTable) && d.space.free-d.space.written-d.space.floor < 2*inMemory
+}
+
+var errFloor = errors.New("the disk is full: what is left is for the log")
+
+const reclaimEvery = 5 * time.Second
+
+// Freed says that n octets were deleted: on a full disk that is a reason to
+// look for them.
+func (d *DB) Freed(n int64) { d.space.freed.Add(n) }
+
+// reclaimLocked lets the database give back what was deleted: by itself it
+// does so when much is written, and on a full disk nothing is.
+func (d *DB) reclaimLocked(now time.Time) {
+	sp := &d.space
+	if sp.reclaims || sp.freed.Load() == 0 || now.Sub(sp.reclaimed) < reclaimEvery {
+		return
+	}
+	sp.reclaims = true
+	d.background.Go(func() {
+		sp.freed.Store(0)
+		err := d.reclaim()
+		if err != nil && d.closing.Err() == nil {
+			d.c.Log.Error(d.c.Name+": giving back what was deleted", "dir", d.c.Dir, "err", err)
+		}
+		sp.mu.Lock()
+		sp.reclaims, sp.reclaimed = false, time.Now()
+		sp.mu.Unlock()
+	})
+}
+
+func (d *DB) reclaim() error {
+	flushed, err := d.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-flushed:
+	case <-d.closing.Done():
+		return nil
+	}
+	return d.Compact(d.closing, []byte{0}, []byte{0xff}, false)
+}
+
+// tables is the file system as the database's tables see it: they leave the
+// floor free.
+type tables struct {
+	vfs.FS
+	d *DB
+}
+
+func (t tables) Unwrap() vfs.FS { return t.FS }
+
+func (t tables) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := t.FS.Create(name, c)
+	if err == nil && (strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")) {
+		return &table{File: f, d: t.d}, nil
+	}
+	return f, err
+}
+
+// table is a file being written.
+type table struct {
+	vfs.File
+	d *DB
+}
+
+func (t *table) Write(p []byte) (int, error) {
+	if t.d.belowFloor(int64(len(p))) {
+		// The database tries again at once, and for ever.
+		select {
+		case <-time.After(freshFor):
+		case <-t.d.closing.Done():
+		}
+		return 0, errFloor
+	}
+	return t.File.Write(p)
+}
+
+// belowFloor reports whether n octets more would take what is for the log.
+func (d *DB) belowFloor(n int64) bool {
+	sp := &d.space
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if sp.minFree == 0 || d.askLocked(n, time.Now()) != nil {
+		return false
+	}
+	if sp.free-sp.written-n < sp.floor {
+		return true
+	}
+	sp.written += n
+	return false
 }
 
 // mayLog keeps what happens often from filling the log.
@@ -164,17 +307,20 @@ func (d *DB) writeBallast() bool {
 	return true
 }
 
-// dropBallast is called by the database's file system when the disk is full;
-// its writes wait for us and are tried once more then.
+// dropBallast is called by the database's file system when the disk is full
+// all the same; its writes wait for us and are tried once more then.
 func (d *DB) dropBallast() {
 	d.space.mu.Lock()
-	gone := d.space.gone
-	d.space.gone = true
-	d.space.mu.Unlock()
-	if gone {
+	defer d.space.mu.Unlock()
+	d.dropBallastLocked()
+}
+
+func (d *DB) dropBallastLocked() {
+	if d.space.gone {
 		return
 	}
-	d.c.Log.Error(d.c.Name+": the disk is full: the ballast is given up, and little is taken until it fits again", "dir", d.c.Dir)
+	d.space.gone = true
+	d.c.Log.Error(d.c.Name+": the disk is full: the ballast is given up, and no mail is taken until it fits again", "dir", d.c.Dir)
 	d.c.FS.Remove(d.Path("BALLAST"))
 }
 

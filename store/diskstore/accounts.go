@@ -257,7 +257,7 @@ func (s *Store) SetQuota(ctx context.Context, id string, octets int64) error {
 	if err != nil {
 		return err
 	}
-	return a.write(ctx, 64, func(t *tx) error {
+	return a.commit(ctx, func(t *tx) error {
 		t.record().quota = max(octets, 0)
 		return nil
 	})

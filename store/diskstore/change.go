@@ -13,7 +13,7 @@ import (
 // SetFlags implements store.Account.
 func (a *account) SetFlags(ctx context.Context, box store.MailboxID, uids store.UIDSet, op store.FlagOp) (r store.FlagResult, err error) {
 	op.Flags = store.NewFlags(op.Flags.System, op.Flags.Keywords...)
-	err = a.write(ctx, 4096, func(t *tx) error {
+	err = a.commit(ctx, func(t *tx) error {
 		r, err = t.setFlags(box, uids, op)
 		return err
 	})
@@ -117,7 +117,7 @@ func (b *boxTx) reflag(was, is store.SystemFlags, size int64) {
 
 // Copy implements store.Account.
 func (a *account) Copy(ctx context.Context, from store.MailboxID, uids store.UIDSet, to store.MailboxID, o store.CopyOptions) (r store.Copied, err error) {
-	err = a.write(ctx, 4096, func(t *tx) error {
+	err = a.commit(ctx, func(t *tx) error {
 		r, err = t.copy(from, uids, to, o)
 		return err
 	})
@@ -195,7 +195,7 @@ const rowCost = 160
 
 // Expunge implements store.Account.
 func (a *account) Expunge(ctx context.Context, box store.MailboxID, uids store.UIDSet, o store.ExpungeOptions) (r store.Expunged, err error) {
-	err = a.write(ctx, 4096, func(t *tx) error {
+	err = a.commit(ctx, func(t *tx) error {
 		b, err := t.box(box)
 		if err != nil {
 			return err

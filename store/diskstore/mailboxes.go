@@ -111,7 +111,7 @@ func (a *account) CreateMailbox(ctx context.Context, m store.NewMailbox) (info s
 	if err := checkName(m.Name); err != nil {
 		return store.Mailbox{}, err
 	}
-	err = a.write(ctx, 256, func(t *tx) error {
+	err = a.commit(ctx, func(t *tx) error {
 		if a.names[m.Name] != nil {
 			return store.ErrExist
 		}
@@ -130,7 +130,7 @@ func (a *account) CreateMailbox(ctx context.Context, m store.NewMailbox) (info s
 
 // UpdateMailboxes implements store.Account.
 func (a *account) UpdateMailboxes(ctx context.Context, u ...store.MailboxUpdate) error {
-	return a.write(ctx, 256*int64(len(u)), func(t *tx) error {
+	return a.commit(ctx, func(t *tx) error {
 		for _, x := range u {
 			b, err := t.box(x.ID)
 			if err != nil {
@@ -166,7 +166,7 @@ func (a *account) UpdateMailboxes(ctx context.Context, u ...store.MailboxUpdate)
 
 // DeleteMailbox implements store.Account.
 func (a *account) DeleteMailbox(ctx context.Context, id store.MailboxID) error {
-	return a.write(ctx, 64, func(t *tx) error {
+	return a.commit(ctx, func(t *tx) error {
 		b, err := a.box(id)
 		if err != nil {
 			return err

@@ -63,7 +63,7 @@ func (a *account) Subscribe(ctx context.Context, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	return a.write(ctx, 64, func(t *tx) error {
+	return a.commit(ctx, func(t *tx) error {
 		t.silent = true
 		has, err := a.subscriptions()
 		if err != nil || slices.Contains(has, name) {
@@ -79,7 +79,7 @@ func (a *account) Subscribe(ctx context.Context, name string) error {
 
 // Unsubscribe implements store.Subscriber.
 func (a *account) Unsubscribe(ctx context.Context, name string) error {
-	return a.write(ctx, 64, func(t *tx) error {
+	return a.commit(ctx, func(t *tx) error {
 		t.silent = true
 		t.batch().Delete(textKey(kSub, a.no, name), nil)
 		return nil

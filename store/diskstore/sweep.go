@@ -203,7 +203,7 @@ func (g *garbage) tomb(ctx context.Context) (bool, error) {
 	if b := g.a.boxes[g.box]; b == nil || g.m <= b.horizon {
 		batch.Delete(key, nil)
 	}
-	return true, g.s.db.Apply(batch, pebble.NoSync)
+	return true, g.s.give(batch, pebble.NoSync)
 }
 
 // mailbox gives back a mailbox that was deleted.
@@ -217,7 +217,7 @@ func (g *garbage) mailbox(ctx context.Context) (bool, error) {
 		batch.DeleteRange(p, upper(p), nil)
 	}
 	batch.Delete(g.due, nil)
-	return true, g.s.db.Apply(batch, pebble.NoSync)
+	return true, g.s.give(batch, pebble.NoSync)
 }
 
 // account gives back an account that was deleted.
@@ -261,7 +261,7 @@ func (g *garbage) account(ctx context.Context) (bool, error) {
 		batch.DeleteRange(p, upper(p), nil)
 	}
 	batch.Delete(g.due, nil)
-	return true, g.s.db.Apply(batch, pebble.NoSync)
+	return true, g.s.give(batch, pebble.NoSync)
 }
 
 // rows gives back the rows of these UIDs with what only they have.
@@ -442,7 +442,7 @@ func (g *garbage) apply(batch *pebble.Batch, blobs []uint64) error {
 		if len(files) > 0 {
 			sync = pebble.Sync
 		}
-		err = g.s.db.Apply(batch, sync)
+		err = g.s.give(batch, sync)
 	}
 	p.mu.Unlock()
 	if err != nil {
@@ -452,6 +452,17 @@ func (g *garbage) apply(batch *pebble.Batch, blobs []uint64) error {
 		g.s.removeFile(no)
 	}
 	return nil
+}
+
+// give commits a batch that gives space back, if even that fits on the disk.
+func (s *Store) give(batch *pebble.Batch, o *pebble.WriteOptions) error {
+	n := int64(batch.Len())
+	if err := s.db.Enter(n); err != nil {
+		return err
+	}
+	defer s.db.Leave(n)
+	s.db.Freed(n)
+	return s.db.Apply(batch, o)
 }
 
 // sweepFiles removes the files that nothing refers to: bodies that were never

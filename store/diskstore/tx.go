@@ -28,6 +28,7 @@ type tx struct {
 	fresh  map[uint64]*email
 	leads  map[[hashBytes]byte]thread
 	stored []*staged // bodies that the batch writes
+	size   int64     // of the batch, when it is applied
 }
 
 // boxTx is a mailbox that is being changed.
@@ -150,13 +151,20 @@ func (t *tx) apply() (*landing, error) {
 		b.Set(key1(kAccount, a.no), t.rec.encode(), nil)
 	}
 	covered := a.s.nums.cover(b)
+	size := int64(b.Len())
+	if err := a.s.db.Enter(size); err != nil {
+		b.Close()
+		return nil, full(err)
+	}
 	err := a.s.db.ApplyNoSyncWait(b, pebble.Sync)
 	if err == nil {
 		err = a.s.db.Failure()
 	}
 	if err != nil {
+		a.s.db.Leave(size)
 		return nil, unavailable(err)
 	}
+	t.size = size
 	covered()
 	for _, st := range t.stored {
 		st.stored.Store(true)
@@ -189,16 +197,7 @@ func (t *tx) apply() (*landing, error) {
 	return l, nil
 }
 
-// write is a write from beginning to end. size is about what it adds.
-func (a *account) write(ctx context.Context, size int64, f func(t *tx) error) error {
-	return a.commit(ctx, func(t *tx) error {
-		if err := a.s.db.Reserve(size); err != nil {
-			return full(err)
-		}
-		return f(t)
-	})
-}
-
+// commit is a write from beginning to end.
 func (a *account) commit(ctx context.Context, f func(t *tx) error) error {
 	if err := a.s.begin(ctx); err != nil {
 		return err
@@ -237,6 +236,7 @@ func (t *tx) land(l *landing) error {
 	}
 	err := t.b.SyncWait()
 	t.b.Close()
+	t.a.s.db.Leave(t.size)
 	if failed := t.a.s.db.Failure(); failed != nil {
 		err = failed
 	}
