@@ -17,7 +17,7 @@ func (a *account) Append(ctx context.Context, box store.MailboxID, d []store.Dra
 	}()
 	var size int64
 	for i := range d {
-		p, err := a.s.prepare(ctx, d[i])
+		p, err := a.s.prepare(ctx, a.name, d[i])
 		if err != nil {
 			return store.Appended{}, err
 		}
@@ -29,7 +29,7 @@ func (a *account) Append(ctx context.Context, box store.MailboxID, d []store.Dra
 	}
 	defer a.s.flight.Leave(size)
 	err = a.commit(ctx, func(t *tx) error {
-		r, err = t.append(box, ready, o)
+		r, err = t.append(ctx, box, ready, o)
 		return err
 	})
 	if err != nil {
@@ -47,7 +47,7 @@ func (s *Store) admit(ctx context.Context, size int64) error {
 	return s.flight.Enter(ctx, size)
 }
 
-func (t *tx) append(box store.MailboxID, d []prepared, o store.AppendOptions) (store.Appended, error) {
+func (t *tx) append(ctx context.Context, box store.MailboxID, d []prepared, o store.AppendOptions) (store.Appended, error) {
 	b, err := t.box(box)
 	if err != nil {
 		return store.Appended{}, err
@@ -92,7 +92,7 @@ func (t *tx) append(box store.MailboxID, d []prepared, o store.AppendOptions) (s
 		if err := t.learn(b, p.flags.Keywords); err != nil {
 			return store.Appended{}, err
 		}
-		e, err := t.email(p)
+		e, err := t.email(ctx, p)
 		if err != nil {
 			return store.Appended{}, err
 		}

@@ -97,7 +97,7 @@ func (a *account) Open(ctx context.Context, m store.Message) (store.Blob, error)
 	if gone {
 		return nil, store.ErrNotExist
 	}
-	e, err := s.readEmail(a.no, no)
+	e, err := a.readEmail(ctx, no)
 	if err != nil {
 		return nil, err
 	}
@@ -128,8 +128,8 @@ func (b *blob) open() error {
 }
 
 // readEmail reads an email; store.ErrNotExist.
-func (s *Store) readEmail(acct, no uint64) (*email, error) {
-	v, err := s.db.Value(key2(kEmail, acct, no))
+func (a *account) readEmail(ctx context.Context, no uint64) (*email, error) {
+	v, err := a.s.db.Value(key2(kEmail, a.no, no))
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -138,20 +138,12 @@ func (s *Store) readEmail(acct, no uint64) (*email, error) {
 	}
 	e, size, err := decodeEmail(no, v)
 	if err == nil {
-		err = s.openHead(e, size)
+		err = a.s.unlock(ctx, a.name, e, size)
 	}
 	if err != nil {
 		return nil, damaged(err, "email %s", idOf('m', no))
 	}
 	return e, nil
-}
-
-// openHead makes the head of e what it was before it was stored.
-func (s *Store) openHead(e *email, size int64) error {
-	if int64(len(e.head)) != size {
-		return diskdb.ErrDamaged
-	}
-	return nil
 }
 
 // readBody reads the body of an email, or opens its file.
@@ -161,7 +153,7 @@ func (s *Store) readBody(e *email) ([]byte, *frameFile, error) {
 		return nil, nil, unavailable(err)
 	}
 	if v != nil {
-		body, err := decodeBody(v, nil, e.bodySize)
+		body, err := s.decodeBody(v, e.bodyKey, e.bodySize)
 		if err != nil {
 			return nil, nil, damaged(err, "body of email %s", idOf('m', e.no))
 		}
@@ -173,7 +165,7 @@ func (s *Store) readBody(e *email) ([]byte, *frameFile, error) {
 	if v == nil {
 		return nil, nil, store.ErrNotExist
 	}
-	l, err := decodeLayout(v, nil, false)
+	l, err := s.decodeLayout(v, e.bodyKey)
 	if err == nil && l.size != e.bodySize {
 		err = diskdb.ErrDamaged
 	}
@@ -205,12 +197,12 @@ func encodeBody(c coding, body []byte) ([]byte, error) {
 }
 
 // decodeBody reads a body of size octets; it belongs to v.
-func decodeBody(v, key []byte, size int64) ([]byte, error) {
+func (s *Store) decodeBody(v, key []byte, size int64) ([]byte, error) {
 	r, err := diskdb.Unseal(v)
 	if err != nil {
 		return nil, err
 	}
-	c, err := readCoding(r.Octet(), key)
+	c, err := s.readCoding(r.Octet(), key)
 	if err != nil {
 		return nil, err
 	}
@@ -233,6 +225,11 @@ type prepared struct {
 	date     time.Time
 	summary  []byte
 	ids      [][hashBytes]byte
+
+	bodyKey []byte // nil = the body is not sealed
+	// What lock made of it.
+	dataKey, wrapped, sealedKey []byte
+	storedHead, storedSummary   []byte
 }
 
 func (p *prepared) size() int64 { return int64(len(p.head)) + p.bodySize }
@@ -246,6 +243,13 @@ func (p *prepared) cost() int64 {
 	return n
 }
 
+func (p *prepared) how() byte {
+	if p.wrapped != nil {
+		return codeSealed
+	}
+	return 0
+}
+
 func (p *prepared) release() {
 	if p.own {
 		p.body.Close()
@@ -255,9 +259,9 @@ func (p *prepared) release() {
 // maxReferences bounds what one message adds to the threads.
 const maxReferences = 32
 
-// prepare brings a Draft's body to where it will stay, before any lock is
-// taken.
-func (s *Store) prepare(ctx context.Context, d store.Draft) (p prepared, err error) {
+// prepare brings a Draft's body to where it will stay, and seals what is to
+// be sealed for an account, before any lock is taken.
+func (s *Store) prepare(ctx context.Context, account string, d store.Draft) (p prepared, err error) {
 	if err := s.begin(ctx); err != nil {
 		return p, err
 	}
@@ -278,13 +282,13 @@ func (s *Store) prepare(ctx context.Context, d store.Draft) (p prepared, err err
 	switch b := d.Body.(type) {
 	case *blob:
 		if b.s == s && !b.closed.Load() {
-			p.blob, p.bodySize, p.thread = b.e.blob, b.e.bodySize, b.e.thread
+			p.blob, p.bodySize, p.thread, p.bodyKey = b.e.blob, b.e.bodySize, b.e.thread, b.e.bodyKey
 			if len(d.Head) == 0 {
 				p.no, p.head = b.e.no, b.head // the same octets
 			} else {
 				p.head = append(bytes.Clone(d.Head), b.head...)
 			}
-			return p, nil
+			return p, p.lock(ctx, s.o.Keys, account)
 		}
 	case *staged:
 		if b.s == s {
@@ -311,28 +315,33 @@ func (s *Store) prepare(ctx context.Context, d store.Draft) (p prepared, err err
 		}
 		p.bodySize = p.body.size
 		if p.bodySize > 0 {
-			p.blob = p.body.no
+			p.blob, p.bodyKey = p.body.no, p.body.frames.key
 		} else {
 			p.body = nil // and not our own: we make none for nothing
 		}
+	}
+	if err := p.lock(ctx, s.o.Keys, account); err != nil {
+		p.release()
+		return p, err
 	}
 	return p, nil
 }
 
 // email returns the account's email for a Draft: the one that it has, or a
 // new one, which it writes.
-func (t *tx) email(p *prepared) (*email, error) {
+func (t *tx) email(ctx context.Context, p *prepared) (*email, error) {
 	a := t.a
 	if p.no != 0 {
 		if e := t.fresh[p.no]; e != nil {
 			return e, nil
 		}
-		e, err := a.s.readEmail(a.no, p.no)
+		e, err := a.readEmail(ctx, p.no)
 		if err == nil || !errors.Is(err, store.ErrNotExist) {
 			return e, err
 		}
 	}
-	e := &email{no: p.no, thread: p.thread, blob: p.blob, bodySize: p.bodySize, head: p.head, ids: p.ids}
+	e := &email{no: p.no, thread: p.thread, blob: p.blob, bodySize: p.bodySize, head: p.head, ids: p.ids,
+		key: p.wrapped, sealedKey: p.sealedKey}
 	if e.no == 0 {
 		e.no = a.s.nums.next()
 	}
@@ -340,9 +349,9 @@ func (t *tx) email(p *prepared) (*email, error) {
 		return nil, err
 	}
 	b := t.batch()
-	b.Set(key2(kEmail, a.no, e.no), e.encode(e.head), nil)
+	b.Set(key2(kEmail, a.no, e.no), e.encode(p.storedHead), nil)
 	if len(p.summary) > 0 {
-		b.Set(key2(kSummary, a.no, e.no), encodeSummary(p.summary), nil)
+		b.Set(key2(kSummary, a.no, e.no), encodeSummary(p.how(), p.storedSummary), nil)
 	}
 	if e.blob != 0 {
 		b.Set(key3(kBlobRef, e.blob, a.no, e.no), nil, nil)
@@ -351,11 +360,7 @@ func (t *tx) email(p *prepared) (*email, error) {
 		if p.body.file != nil {
 			b.Set(key1(kFile, e.blob), p.body.frames.encode(), nil)
 		} else {
-			v, err := encodeBody(p.body.frames.coding, p.body.mem)
-			if err != nil {
-				return nil, err
-			}
-			b.Set(key1(kBlob, e.blob), v, nil)
+			b.Set(key1(kBlob, e.blob), p.body.record, nil)
 		}
 		t.stored = append(t.stored, p.body)
 	}
@@ -364,17 +369,6 @@ func (t *tx) email(p *prepared) (*email, error) {
 	}
 	t.fresh[e.no] = e
 	return e, nil
-}
-
-func encodeSummary(summary []byte) []byte {
-	w := diskdb.Record(len(summary))
-	w.B = append(w.B, summary...)
-	return w.Seal()
-}
-
-func decodeSummary(v []byte) ([]byte, error) {
-	r, err := diskdb.Unseal(v)
-	return r.B, err
 }
 
 // enthread finds the thread of a new email, that of one that it refers to or

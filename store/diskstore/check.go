@@ -250,7 +250,7 @@ func (c *checker) account(ctx context.Context, no uint64, name string) error {
 	}
 	for kind, decode := range map[byte]func(v []byte) error{
 		kThread:  func(v []byte) error { _, err := decodeThread(v); return err },
-		kSummary: func(v []byte) error { _, err := decodeSummary(v); return err },
+		kSummary: func(v []byte) error { _, _, err := decodeSummary(v); return err },
 		kGone:    func(v []byte) error { _, err := diskdb.Unseal(v); return err },
 	} {
 		err := c.each(ctx, key1(kind, no), func(key, value []byte) error {
@@ -506,7 +506,13 @@ func (c *checker) emails(ctx context.Context, acct uint64, name string) error {
 			note(&c.found.leaked, emailAt{acct, no})
 		}
 		if e.blob == 0 {
-			return nil
+			err := c.s.unlock(ctx, name, e, size)
+			if errors.Is(err, diskdb.ErrDamaged) {
+				c.problem("account %q, email %s: %v", name, idOf('m', no), err)
+				note(&c.found.emails, emailAt{acct, no})
+				return nil
+			}
+			return err
 		}
 		if ok, err := c.has(key3(kBlobRef, e.blob, acct, no)); err != nil {
 			return err
@@ -514,7 +520,7 @@ func (c *checker) emails(ctx context.Context, acct uint64, name string) error {
 			note(&c.held, e.blob)
 			c.missing(key3(kBlobRef, e.blob, acct, no), nil, "account %q: email %s does not hold its body", name, idOf('m', no))
 		}
-		if err := c.body(e, size); err != nil {
+		if err := c.body(ctx, name, e, size); err != nil {
 			if !errors.Is(err, diskdb.ErrDamaged) {
 				return err
 			}
@@ -555,8 +561,8 @@ func (c *checker) emails(ctx context.Context, acct uint64, name string) error {
 }
 
 // body reads the body of an email to its end.
-func (c *checker) body(e *email, headSize int64) error {
-	if err := c.s.openHead(e, headSize); err != nil {
+func (c *checker) body(ctx context.Context, account string, e *email, headSize int64) error {
+	if err := c.s.unlock(ctx, account, e, headSize); err != nil {
 		return fmt.Errorf("email %s: %w", idOf('m', e.no), err)
 	}
 	_, file, err := c.s.readBody(e)

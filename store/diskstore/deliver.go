@@ -20,7 +20,7 @@ func (s *Store) Deliver(ctx context.Context, d store.Draft, targets []store.Targ
 	}
 	if d.Body != nil && d.Body.Size() > 0 {
 		// A body that is not ours is copied once, for all targets.
-		p, err := s.prepare(ctx, store.Draft{Body: d.Body})
+		p, err := s.prepare(ctx, "", store.Draft{Body: d.Body})
 		if err != nil {
 			return all(err)
 		}
@@ -49,7 +49,7 @@ func (s *Store) Deliver(ctx context.Context, d store.Draft, targets []store.Targ
 // deliver applies the delivery to one target; without an error the caller ends
 // the call when it has landed.
 func (s *Store) deliver(ctx context.Context, d store.Draft, to *store.Target) (l *landing, t *tx, err error) {
-	p, err := s.prepare(ctx, to.Draft(d))
+	p, err := s.prepare(ctx, to.Account, to.Draft(d))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,7 +81,7 @@ func (s *Store) deliver(ctx context.Context, d store.Draft, to *store.Target) (l
 				return err
 			}
 		}
-		_, err := t.append(box, []prepared{p}, store.AppendOptions{})
+		_, err := t.append(ctx, box, []prepared{p}, store.AppendOptions{})
 		return err
 	})
 }

@@ -20,6 +20,7 @@ const frameSize = 64 << 10
 type coding struct {
 	zstd bool
 	key  []byte // nil = not sealed
+	pack *packer
 }
 
 const (
@@ -38,11 +39,11 @@ func (c coding) octet() (o byte) {
 }
 
 // readCoding is the inverse of octet; key is the body's.
-func readCoding(o byte, key []byte) (coding, error) {
+func (s *Store) readCoding(o byte, key []byte) (coding, error) {
 	if o&^(codeZstd|codeSealed) != 0 || (o&codeSealed != 0) != (key != nil) {
 		return coding{}, fmt.Errorf("%w: coding %d", diskdb.ErrDamaged, o)
 	}
-	return coding{zstd: o&codeZstd != 0, key: key}, nil
+	return coding{zstd: o&codeZstd != 0, key: key, pack: &s.pack}, nil
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -83,18 +84,15 @@ func (l *layout) encode() []byte {
 	return w.Seal()
 }
 
-// decodeLayout reads the record of a file; the key is checked by readCoding
-// if one is wanted.
-func decodeLayout(v, key []byte, look bool) (*layout, error) {
+// decodeLayout reads the record of a file whose body has this key.
+func (s *Store) decodeLayout(v, key []byte) (*layout, error) {
 	r, err := diskdb.Unseal(v)
 	if err != nil {
 		return nil, err
 	}
 	o := r.Octet()
 	l := &layout{}
-	if look {
-		l.zstd = o&codeZstd != 0
-	} else if l.coding, err = readCoding(o, key); err != nil {
+	if l.coding, err = s.readCoding(o, key); err != nil {
 		return nil, err
 	}
 	l.size, l.stored = r.Size(), r.Size()
@@ -226,16 +224,4 @@ func (f *frameFile) read(buf []byte, from int64, i int) error {
 		return unavailable(fmt.Errorf("%w: checksum of a body", diskdb.ErrDamaged))
 	}
 	return nil
-}
-
-// seal makes a frame of plain octets. It may return plain itself.
-func (c coding) seal(plain []byte, i int) ([]byte, error) { return plain, nil }
-
-// open is the inverse of seal; plain is how long the result is. It may return
-// stored itself.
-func (c coding) open(buf, stored []byte, i, plain int) ([]byte, error) {
-	if len(stored) != plain {
-		return nil, diskdb.ErrDamaged
-	}
-	return stored, nil
 }

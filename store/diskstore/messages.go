@@ -293,18 +293,15 @@ func (l *loader) fill(ctx context.Context, p *pager, i, n int) error {
 					return unavailable(err)
 				}
 				// A damaged one can be made anew from the message.
-				if summary, err := decodeSummary(v); err == nil {
-					x.summary, err = s.openSummary(summary)
-					if err != nil {
-						x.summary = nil
-					}
+				if x.summary, err = l.a.openSummary(ctx, no, v); err != nil {
+					x.summary = nil
 				}
 				total += len(x.summary)
 			}
 		}
 		if l.fields&store.WithBody != 0 {
 			// What cannot ride along is opened, and the error shown then.
-			if e, err := s.readEmail(l.a.no, no); err == nil && e.bodySize <= int64(s.o.BodyMemory) {
+			if e, err := l.a.readEmail(ctx, no); err == nil && e.bodySize <= int64(s.o.BodyMemory) {
 				x.body = s.ride(e)
 				if x.body != nil {
 					total += int(x.body.Size())
@@ -316,9 +313,6 @@ func (l *loader) fill(ctx context.Context, p *pager, i, n int) error {
 	return nil
 }
 
-// openSummary returns a copy of a Summary as it was before it was stored.
-func (s *Store) openSummary(v []byte) ([]byte, error) { return append([]byte(nil), v...), nil }
-
 // ride returns a message if its body is in the database, nil otherwise.
 func (s *Store) ride(e *email) *content {
 	if e.blob == 0 {
@@ -328,7 +322,7 @@ func (s *Store) ride(e *email) *content {
 	if err != nil || v == nil {
 		return nil
 	}
-	body, err := decodeBody(v, nil, e.bodySize)
+	body, err := s.decodeBody(v, e.bodyKey, e.bodySize)
 	if err != nil {
 		return nil
 	}

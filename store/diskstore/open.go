@@ -61,6 +61,12 @@ type Options struct {
 	// in octets: below it no mail is taken. 0 = 256 MiB, less on a disk
 	// smaller than 16 GiB; negative = all may be used, which is not wise.
 	MinFree int64
+	// Compress has new bodies compressed, with zstd. What is there already is
+	// read either way.
+	Compress bool
+	// Keys has new messages encrypted; nil = they are not. What is sealed can
+	// only be read with it.
+	Keys Keys
 	// Cache is how much the database keeps in memory, in octets; 0 = 64 MiB.
 	Cache int64
 	// Log is where what the disk does goes; nil = slog.Default().
@@ -109,6 +115,7 @@ type Store struct {
 	nums   numbers
 	flight diskdb.Flight
 	memory atomic.Int64 // of staged bodies
+	pack   packer
 
 	use    sync.RWMutex // held for reading by each call
 	closed bool         // under use

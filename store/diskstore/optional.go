@@ -105,8 +105,16 @@ func (a *account) WriteSummary(ctx context.Context, m store.Message, summary []b
 	if a.gone {
 		return store.ErrNotExist
 	}
-	if _, err := a.s.readEmail(a.no, no); err != nil {
+	how, stored := byte(0), summary
+	e, err := a.readEmail(ctx, no)
+	if err != nil {
 		return err
 	}
-	return unavailable(a.s.db.Set(key2(kSummary, a.no, no), encodeSummary(summary), pebble.NoSync))
+	if e.dataKey != nil {
+		how = codeSealed
+		if stored, err = sealBox(e.dataKey, "summary", summary); err != nil {
+			return err
+		}
+	}
+	return unavailable(a.s.db.Set(key2(kSummary, a.no, no), encodeSummary(how, stored), pebble.NoSync))
 }

@@ -216,8 +216,12 @@ type email struct {
 	bodySize int64
 	head     []byte
 	ids      [][hashBytes]byte // of its Message-IDs: threads that it leads to
-	key      []byte            // wrapped; nil = not sealed
-	bodyKey  []byte            // sealed with key
+	key      []byte            // of the email, wrapped; nil = not sealed
+	// sealedKey is the body's key under the email's.
+	sealedKey []byte
+
+	// When it is unlocked: the email's key and the body's.
+	dataKey, bodyKey []byte
 }
 
 func (e *email) size() int64 { return int64(len(e.head)) + e.bodySize }
@@ -234,7 +238,7 @@ func (e *email) encode(head []byte) []byte {
 		w.B = append(w.B, e.ids[i][:]...)
 	}
 	w.Bytes(e.key)
-	w.Bytes(e.bodyKey)
+	w.Bytes(e.sealedKey)
 	return w.Seal()
 }
 
@@ -253,7 +257,10 @@ func decodeEmail(no uint64, v []byte) (e *email, headSize int64, err error) {
 			copy(e.ids[i][:], r.Take(hashBytes))
 		}
 	}
-	e.key, e.bodyKey = r.Bytes(), r.Bytes()
+	if e.key = r.Bytes(); len(e.key) == 0 {
+		e.key = nil
+	}
+	e.sealedKey = r.Bytes()
 	if headSize > 1<<40 {
 		r.Fail()
 	}

@@ -18,6 +18,7 @@ func records() map[string]struct {
 	record []byte
 	again  func(v []byte) ([]byte, error)
 } {
+	s := &Store{}
 	type codec = struct {
 		record []byte
 		again  func(v []byte) ([]byte, error)
@@ -95,22 +96,22 @@ func records() map[string]struct {
 			return c.encodeStatic(), nil
 		}},
 		"file": {l.encode(), func(v []byte) ([]byte, error) {
-			l, err := decodeLayout(v, nil, false)
+			l, err := s.decodeLayout(v, nil)
 			if err != nil {
 				return nil, err
 			}
 			return l.encode(), nil
 		}},
 		"body": {body, func(v []byte) ([]byte, error) {
-			b, err := decodeBody(v, nil, 4)
+			b, err := s.decodeBody(v, nil, 4)
 			if err != nil {
 				return nil, err
 			}
 			return encodeBody(coding{}, b)
 		}},
-		"summary": {encodeSummary([]byte("s")), func(v []byte) ([]byte, error) {
-			s, err := decodeSummary(v)
-			return encodeSummary(s), err
+		"summary": {encodeSummary(codeSealed, []byte("s")), func(v []byte) ([]byte, error) {
+			how, s, err := decodeSummary(v)
+			return encodeSummary(how, s), err
 		}},
 	}
 }

@@ -240,7 +240,7 @@ func TestDamage(t *testing.T) {
 	}
 	for _, i := range []int{0, len(ms) - 2} { // in the database, and a file
 		no, _ := numberOf('m', ms[i].ID)
-		e, err := s.readEmail(a.(*account).no, no)
+		e, err := a.(*account).readEmail(ctx, no)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,6 +32,7 @@ type staged struct {
 
 	mu     sync.Mutex // what follows
 	sealed bool       // the file is durable
+	record []byte     // of what is in memory
 	read   *frameFile
 }
 
@@ -56,6 +57,10 @@ func (s *Store) Stage(ctx context.Context, size int64) (store.Staged, error) {
 
 func (s *Store) newStaged(size int64) (*staged, error) {
 	b := &staged{s: s, no: s.nums.next()}
+	b.frames.coding = coding{zstd: s.o.Compress, pack: &s.pack}
+	if s.o.Keys != nil {
+		b.frames.key = newKey()
+	}
 	s.pins.add(b.no)
 	if size > int64(s.o.BodyMemory) {
 		if err := b.spill(); err != nil {
@@ -189,7 +194,7 @@ func (b *staged) spill() error {
 }
 
 // seal makes the file durable, with its name. Nothing is written after it.
-func (b *staged) seal() error {
+func (b *staged) seal() (err error) {
 	if b.over.Load() {
 		return errBodyClosed
 	}
@@ -198,7 +203,13 @@ func (b *staged) seal() error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.file == nil || b.sealed {
+	if b.file == nil {
+		if b.record == nil && b.size > 0 {
+			b.record, err = encodeBody(b.frames.coding, b.mem)
+		}
+		return err
+	}
+	if b.sealed {
 		return nil
 	}
 	if len(b.pending) > 0 {
@@ -260,6 +271,7 @@ func (b *staged) Close() error {
 	b.s.memory.Add(-b.memory)
 	b.memory, b.mem = 0, nil
 	b.mu.Lock()
+	b.record = nil
 	defer b.mu.Unlock()
 	if b.read != nil {
 		b.read.f.Close()
