@@ -155,7 +155,7 @@ func model(t *testing.T, seed uint64) {
 		return f
 	}
 	n := 0
-	for step := range 300 {
+	for step := range 200 {
 		k := rng.IntN(len(boxes))
 		var got [2]string
 		say := func(i int, err error, format string, args ...any) {

@@ -133,7 +133,7 @@ func TestRepair(t *testing.T) {
 	other := map[byte]int{kWords: 60, kChunk: 8, kTomb: 0}
 	back := map[byte]int{kTomb: 2, kChunk: 1} // and how many may come back
 	for kind, keys := range byKind {
-		step := max(len(keys)/6, 1)
+		step := max((len(keys)+1)/2, 1)
 		for i := 0; i < len(keys); i += step {
 			for _, drop := range []bool{false, true} {
 				key := keys[i]
