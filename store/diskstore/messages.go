@@ -192,6 +192,18 @@ func (p *pager) yield(ctx context.Context, yield func(store.Message, error) bool
 		buf.Write(id[:])
 	}
 	ids := buf.String()
+	if c := p.c; c != nil && p.q.Fields == 0 {
+		// What opening a mailbox costs.
+		for i, j := range p.at {
+			code := c.codes[j]
+			m := store.Message{UID: c.uids[j], ModSeq: c.modSeqs[j], Size: c.sizes[j], ID: ids[i*idLen : (i+1)*idLen],
+				Flags: store.Flags{System: store.SystemFlags(code), Keywords: p.sets[code>>8]}}
+			if !yield(m, nil) {
+				return false
+			}
+		}
+		return true
+	}
 	load := loader{a: p.a, fields: p.q.Fields & (store.WithSummary | store.WithBody)}
 	for i := range n {
 		var m store.Message

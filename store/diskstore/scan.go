@@ -1,6 +1,7 @@
 package diskstore
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sort"
 
@@ -24,6 +25,7 @@ type cursor struct {
 	chunks    *pebble.Iterator // nil = not used so far
 	rows      *pebble.Iterator
 	onRow     bool
+	key       []byte // of the last row
 }
 
 func newCursor(r pebble.Reader, acct uint64, b *mailbox, chunks, rows bool) (*cursor, error) {
@@ -101,7 +103,11 @@ func (c *cursor) bad(it *pebble.Iterator, first store.UID) error {
 
 // row reads the row of a UID that is greater than the one before.
 func (c *cursor) row(uid store.UID) (row, error) {
-	key := rowKey(c.acct, c.box, uid)
+	if c.key == nil {
+		c.key = rowKey(c.acct, c.box, 0)
+	}
+	binary.BigEndian.PutUint32(c.key[lenRow-4:], uint32(uid))
+	key := c.key
 	ok := c.onRow && c.rows.Next()
 	if !ok || string(c.rows.Key()) != string(key) {
 		ok = c.rows.SeekGE(key)
