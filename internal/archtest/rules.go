@@ -72,7 +72,7 @@ var rules = []rule{
 	{pkg: "queue/queuetest", ours: "queue smtp smtp/returnpath mime mime/report"},
 	{pkg: "queue/webhook", ours: "queue smtp mime mime/report"},
 	{pkg: "queue/feedback", ours: "queue smtp smtp/returnpath mime mime/report"},
-	{pkg: "queue/diskqueue", ours: "queue smtp", third: pebble}, // with store/diskstore the only ones
+	{pkg: "queue/diskqueue", ours: "queue smtp", third: pebble}, // with store/diskstore and what they share the only ones
 	{pkg: "queue/pgqueue", ours: "queue smtp", third: pgx},
 	{pkg: "queue/*", ours: "queue smtp"},
 	// The store.
