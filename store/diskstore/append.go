@@ -8,7 +8,12 @@ import (
 )
 
 // Append implements store.Account.
-func (a *account) Append(ctx context.Context, box store.MailboxID, d []store.Draft, o store.AppendOptions) (r store.Appended, err error) {
+func (a *account) Append(ctx context.Context, box store.MailboxID, d []store.Draft, o store.AppendOptions) (store.Appended, error) {
+	return a.add(ctx, box, nil, d, o)
+}
+
+// add is Append, or Import when UIDs are given.
+func (a *account) add(ctx context.Context, box store.MailboxID, uids []store.UID, d []store.Draft, o store.AppendOptions) (r store.Appended, err error) {
 	ready := make([]prepared, 0, len(d))
 	defer func() {
 		for i := range ready {
@@ -29,7 +34,7 @@ func (a *account) Append(ctx context.Context, box store.MailboxID, d []store.Dra
 	}
 	defer a.s.flight.Leave(size)
 	err = a.commit(ctx, func(t *tx) error {
-		r, err = t.append(ctx, box, ready, o)
+		r, err = t.append(ctx, box, uids, ready, o)
 		return err
 	})
 	if err != nil {
@@ -47,10 +52,24 @@ func (s *Store) admit(ctx context.Context, size int64) error {
 	return s.flight.Enter(ctx, size)
 }
 
-func (t *tx) append(ctx context.Context, box store.MailboxID, d []prepared, o store.AppendOptions) (store.Appended, error) {
+func (t *tx) append(ctx context.Context, box store.MailboxID, uids []store.UID, d []prepared, o store.AppendOptions) (store.Appended, error) {
 	b, err := t.box(box)
 	if err != nil {
 		return store.Appended{}, err
+	}
+	next := uint64(b.next)
+	var passed store.UIDSet // UIDs that are given to nobody
+	for _, uid := range uids {
+		if uint64(uid) < next {
+			return store.Appended{}, store.ErrExist
+		}
+		if uint64(uid) > next {
+			passed.AddRange(store.UID(next), uid-1)
+		}
+		next = uint64(uid) + 1
+	}
+	if uids == nil {
+		next += uint64(len(d))
 	}
 	var rb *boxTx
 	var old store.UIDSet
@@ -83,7 +102,7 @@ func (t *tx) append(ctx context.Context, box store.MailboxID, d []prepared, o st
 	for i := range d {
 		size += d[i].size()
 	}
-	if err := t.room(b, size, freed, len(d)); err != nil {
+	if err := t.room(size, freed, next); err != nil {
 		return store.Appended{}, err
 	}
 	r.Messages = make([]store.Message, len(d))
@@ -102,6 +121,9 @@ func (t *tx) append(ctx context.Context, box store.MailboxID, d []prepared, o st
 		}
 		m := row{system: p.flags.System, words: b.table().indexes(p.flags.Keywords),
 			size: e.size(), email: e.no, thread: e.thread, date: date, saved: t.now}
+		if uids != nil {
+			b.next = uids[i]
+		}
 		t.add(b, &m)
 		r.Messages[i] = store.Message{UID: m.uid, ModSeq: m.modSeq, Flags: b.table().flags(m.system, m.words), Size: m.size,
 			InternalDate: date, SaveDate: t.now.Truncate(time.Second), ID: idOf('m', m.email), ThreadID: idOf('t', m.thread)}
@@ -111,6 +133,11 @@ func (t *tx) append(ctx context.Context, box store.MailboxID, d []prepared, o st
 			return store.Appended{}, err
 		}
 		r.Replaced.ModSeq = rb.modSeq
+	}
+	if !passed.Empty() {
+		if err := t.bury(b, passed); err != nil {
+			return store.Appended{}, err
+		}
 	}
 	r.ModSeq = b.modSeq
 	return r, nil
@@ -143,12 +170,13 @@ func (b *boxTx) count(f store.SystemFlags, size int64, n int) {
 	}
 }
 
-// room checks what a write that adds messages needs.
-func (t *tx) room(b *boxTx, size, freed int64, messages int) error {
+// room checks what a write that adds messages needs; next is the UIDNext that
+// it leads to.
+func (t *tx) room(size, freed int64, next uint64) error {
 	if q := t.a.rec.quota; q > 0 && size > freed && t.a.used()-freed+size > q {
 		return store.ErrQuota
 	}
-	if uint64(b.next)+uint64(messages) > uint64(store.MaxUID) {
+	if next > uint64(store.MaxUID) {
 		return store.ErrLimit
 	}
 	return nil

@@ -159,7 +159,7 @@ func (t *tx) copy(from store.MailboxID, uids store.UIDSet, to store.MailboxID, o
 	if o.Move {
 		freed = size
 	}
-	if err := t.room(dst, size, freed, len(rows)); err != nil {
+	if err := t.room(size, freed, uint64(dst.next)+uint64(len(rows))); err != nil {
 		return store.Copied{}, err
 	}
 	srcWords := src.table()

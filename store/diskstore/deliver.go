@@ -81,7 +81,7 @@ func (s *Store) deliver(ctx context.Context, d store.Draft, to *store.Target) (l
 				return err
 			}
 		}
-		_, err := t.append(ctx, box, []prepared{p}, store.AppendOptions{})
+		_, err := t.append(ctx, box, nil, []prepared{p}, store.AppendOptions{})
 		return err
 	})
 }

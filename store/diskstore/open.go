@@ -106,8 +106,8 @@ func limit(n, def int) int {
 }
 
 // Store is a store on disk. It is also a store.Admin, Stager and Deliverer;
-// its accounts are also store.Watcher, Subscriber, RecentClaimer, Quoter and
-// SummaryWriter.
+// its accounts are also store.Watcher, Subscriber, RecentClaimer, Quoter,
+// SummaryWriter and Importer.
 type Store struct {
 	dir    string
 	o      Options

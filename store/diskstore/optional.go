@@ -15,6 +15,7 @@ var (
 	_ store.RecentClaimer = (*account)(nil)
 	_ store.Quoter        = (*account)(nil)
 	_ store.SummaryWriter = (*account)(nil)
+	_ store.Importer      = (*account)(nil)
 )
 
 // ClaimRecent implements store.RecentClaimer.
