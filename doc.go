@@ -55,6 +55,6 @@
 //
 // examples/journey shows the whole way in one program. To copy:
 // examples/mailserver, examples/relay, examples/passwordreset, examples/bulk,
-// examples/queuectl, examples/webhook, examples/imapfront and
-// examples/dmarcreport.
+// examples/queuectl, examples/webhook, examples/storecopy, examples/imapfront
+// and examples/dmarcreport.
 package postrider

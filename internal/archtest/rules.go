@@ -91,7 +91,7 @@ var rules = []rule{
 	{pkg: "pop3/pop3client", ours: "pop3 mime auth/login", third: sasl},
 	{pkg: "pop3/pop3test", ours: "pop3 pop3/* store mime auth/login"},
 	// The rest.
-	{pkg: "examples/*", ours: "* !internal/*", third: sasl + " " + dns, bare: true},
+	{pkg: "examples/*", ours: "* !internal/*", third: sasl + " " + dns + " " + pgx, bare: true},
 	{pkg: "internal/imapwire", ours: "imap"},
 	{pkg: "internal/pgnotify", third: pgx},
 	{pkg: "internal/diskdb", third: pebble},
