@@ -90,7 +90,8 @@ func TestSwaksOptions(t *testing.T) {
 }
 
 // TestSwaksProxies: swaks as a proxy of both versions, as one that speaks for
-// others with XCLIENT, over IPv6 and a Unix socket, and with a certificate.
+// others with XCLIENT, IPv6 clients among them, over a Unix socket, and with a
+// certificate.
 func TestSwaksProxies(t *testing.T) {
 	need(t, "swaks")
 	dir := t.TempDir()
