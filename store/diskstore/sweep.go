@@ -19,6 +19,9 @@ import (
 const (
 	sweepRows = 500 // in one batch
 	sweepRest = 10 * time.Minute
+	// sweepAgain is when a sweep that failed is done again, at first: on a full
+	// disk it is what makes room, and there may be room for it soon.
+	sweepAgain = time.Second
 )
 
 type sweeper struct {
@@ -34,14 +37,21 @@ func (s *Store) startSweeper() {
 	s.sweeper.cancel, s.sweeper.wake, s.sweeper.done = cancel, make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(s.sweeper.done)
+		again := sweepAgain
 		for ctx.Err() == nil {
 			next, err := s.sweep(ctx, time.Now())
-			if err != nil && ctx.Err() == nil {
-				s.log().Error("diskstore: giving space back", "dir", s.dir, "err", err)
-			}
 			rest := sweepRest
-			if !next.IsZero() {
+			switch {
+			case err != nil:
+				if ctx.Err() == nil {
+					s.log().Error("diskstore: giving space back", "dir", s.dir, "again", again, "err", err)
+				}
+				rest, again = again, min(2*again, time.Minute)
+			case !next.IsZero():
 				rest = min(max(time.Until(next), 100*time.Millisecond), sweepRest)
+			}
+			if err == nil {
+				again = sweepAgain
 			}
 			t := time.NewTimer(rest)
 			select {
