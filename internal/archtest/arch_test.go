@@ -83,7 +83,9 @@ func TestImports(t *testing.T) {
 			case !r.mayThird(imp):
 				t.Errorf("%s may not import %s", name, imp)
 			}
-			if imp == "testing" && !isKit(name) && name != "internal/conformance" {
+			// What only our own tests import.
+			ourTests := name == "internal/conformance" || name == "internal/pgtest"
+			if imp == "testing" && !isKit(name) && !ourTests {
 				t.Errorf("%s imports testing outside tests", name)
 			}
 		}

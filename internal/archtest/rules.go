@@ -94,6 +94,8 @@ var rules = []rule{
 	{pkg: "examples/*", ours: "* !internal/*", third: sasl + " " + dns + " " + pgx, bare: true},
 	{pkg: "internal/imapwire", ours: "imap"},
 	{pkg: "internal/pgnotify", third: pgx},
+	{pkg: "internal/pgschema", third: pgx},
+	{pkg: "internal/pgtest", third: pgx},
 	{pkg: "internal/diskdb", third: pebble},
 	{pkg: "internal/*", ours: "smtp imap pop3 mime"},
 }

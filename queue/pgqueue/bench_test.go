@@ -4,13 +4,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postrider/postrider/internal/pgtest"
 	"github.com/postrider/postrider/queue"
 	"github.com/postrider/postrider/queue/pgqueue"
 )
 
 func BenchmarkPut(b *testing.B) {
-	pool := database(b)
-	s := open(b, pool, pgqueue.Options{Schema: schema(b, pool)})
+	pool := pgtest.Pool(b)
+	s := open(b, pool, pgqueue.Options{Schema: pgtest.Schema(b, pool)})
 	b.SetParallelism(25)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
@@ -25,8 +26,8 @@ func BenchmarkPut(b *testing.B) {
 }
 
 func BenchmarkLeaseAndFinish(b *testing.B) {
-	pool := database(b)
-	s := open(b, pool, pgqueue.Options{Schema: schema(b, pool)})
+	pool := pgtest.Pool(b)
+	s := open(b, pool, pgqueue.Options{Schema: pgtest.Schema(b, pool)})
 	var subs []*queue.Submission
 	for range b.N {
 		if subs = append(subs, submission("to.test", "", 100)); len(subs) == 500 {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postrider/postrider/internal/pgtest"
 	"github.com/postrider/postrider/queue"
 	"github.com/postrider/postrider/queue/pgqueue"
 )
@@ -15,18 +16,18 @@ import (
 // acknowledged is leased and finished, and nothing that was finished is seen
 // again.
 func TestNodesAndCrash(t *testing.T) {
-	pool := database(t)
-	pg, err := server()
+	pool := pgtest.Pool(t)
+	pg, err := pgtest.Shared()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !pg.Own() {
 		t.Skip("the server is not this test's to kill")
 	}
-	name := schema(t, pool)
+	name := pgtest.Schema(t, pool)
 	var nodes []*pgqueue.Storage
 	for range 4 {
-		nodes = append(nodes, open(t, database(t), pgqueue.Options{Schema: name, Timeout: 10 * time.Second}))
+		nodes = append(nodes, open(t, pgtest.Pool(t), pgqueue.Options{Schema: name, Timeout: 10 * time.Second}))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -155,8 +156,8 @@ func TestNodesAndCrash(t *testing.T) {
 // the others, in how long anything takes neither.
 func TestStarvation(t *testing.T) {
 	ctx := t.Context()
-	pool := database(t)
-	name := schema(t, pool)
+	pool := pgtest.Pool(t)
+	name := pgtest.Schema(t, pool)
 	s := open(t, pool, pgqueue.Options{Schema: name})
 	sub := submission("dead.test", "", 100)
 	if err := s.Put(ctx, sub); err != nil {

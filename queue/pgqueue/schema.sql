@@ -6,7 +6,7 @@
 
 CREATE TABLE {s}.queue_meta (
 	version int  NOT NULL, -- of this schema
-	storage text NOT NULL  -- names the data, whoever opens it
+	data    text NOT NULL  -- names the data, whoever opens it
 );
 
 -- Large bodies, and those that are being written.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/postrider/postrider/internal/pgnotify"
+	"github.com/postrider/postrider/internal/pgschema"
 	"github.com/postrider/postrider/queue"
 )
 
@@ -43,7 +43,7 @@ const (
 type Storage struct {
 	pool   *pgxpool.Pool
 	o      Options
-	schema string // quoted
+	tables pgschema.Tables
 	data   string // names the data: two Storages over the same have the same
 	line   *pgnotify.Line
 
@@ -80,7 +80,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Storage, error) 
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	s := &Storage{pool: pool, o: o, schema: pgx.Identifier{o.Schema}.Sanitize()}
+	s := &Storage{pool: pool, o: o, tables: tables(o.Schema)}
 	if err := s.migrate(ctx); err != nil {
 		return nil, fail(err)
 	}
@@ -99,7 +99,7 @@ func (s *Storage) Close() error {
 }
 
 // sql puts the schema's name into a statement.
-func (s *Storage) sql(text string) string { return strings.ReplaceAll(text, "{s}", s.schema) }
+func (s *Storage) sql(text string) string { return s.tables.SQL(text) }
 
 // bounded gives ctx the Timeout.
 func (s *Storage) bounded(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -58,7 +58,7 @@ func (s *Storage) Sweep(ctx context.Context) error {
 			err := s.transact(ctx, func(ctx context.Context, t pgx.Tx) error {
 				n = 0
 				var mine bool
-				if err := t.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))`, "postrider pgqueue sweep "+s.schema).Scan(&mine); err != nil || !mine {
+				if err := t.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))`, "postrider pgqueue sweep "+s.o.Schema).Scan(&mine); err != nil || !mine {
 					return err
 				}
 				tag, err := t.Exec(ctx, s.sql(sql), sweepRows)

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/postrider/postrider/internal/pgtest"
 	"github.com/postrider/postrider/queue"
 	"github.com/postrider/postrider/queue/pgqueue"
 	"github.com/postrider/postrider/smtp"
@@ -51,8 +52,8 @@ func entries(t testing.TB, s *pgqueue.Storage) []*queue.Entry {
 // retried request is one mail.
 func TestPutTx(t *testing.T) {
 	ctx := t.Context()
-	pool := database(t)
-	name := schema(t, pool)
+	pool := pgtest.Pool(t)
+	name := pgtest.Schema(t, pool)
 	s := open(t, pool, pgqueue.Options{Schema: name})
 	if _, err := pool.Exec(ctx, "CREATE TABLE "+name+".orders (n int PRIMARY KEY)"); err != nil {
 		t.Fatal(err)
@@ -137,8 +138,8 @@ func TestPutTx(t *testing.T) {
 // Two transactions that queue different mail do not wait for one another.
 func TestPutTxDoesNotWait(t *testing.T) {
 	ctx := t.Context()
-	pool := database(t)
-	s := open(t, pool, pgqueue.Options{Schema: schema(t, pool), Timeout: 20 * time.Second})
+	pool := pgtest.Pool(t)
+	s := open(t, pool, pgqueue.Options{Schema: pgtest.Schema(t, pool), Timeout: 20 * time.Second})
 	a, err := pool.Begin(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/postrider/postrider/internal/pgtest"
 	"github.com/postrider/postrider/store"
 	"github.com/postrider/postrider/store/pgstore"
 )
@@ -32,8 +33,8 @@ func accounts(tb testing.TB, s *pgstore.Store, n int) []store.Account {
 var message = bytes.Repeat([]byte("Subject: a line of text that is no header\r\n"), 96)
 
 func benchmarkAppend(b *testing.B, boxes int) {
-	pool := database(b)
-	s := open(b, pool, pgstore.Options{Schema: schema(b, pool)})
+	pool := pgtest.Pool(b)
+	s := open(b, pool, pgstore.Options{Schema: pgtest.Schema(b, pool)})
 	accs := accounts(b, s, boxes)
 	var n atomic.Int64
 	b.SetParallelism(25) // of 2 cores: 50 sessions
@@ -55,8 +56,8 @@ func BenchmarkAppend16Accounts(b *testing.B) { benchmarkAppend(b, 16) }
 func BenchmarkAppend1Account(b *testing.B)   { benchmarkAppend(b, 1) }
 
 func BenchmarkDeliver50(b *testing.B) {
-	pool := database(b)
-	s := open(b, pool, pgstore.Options{Schema: schema(b, pool)})
+	pool := pgtest.Pool(b)
+	s := open(b, pool, pgstore.Options{Schema: pgtest.Schema(b, pool)})
 	accounts(b, s, 50)
 	targets := make([]store.Target, 50)
 	for i := range targets {
@@ -80,8 +81,8 @@ func BenchmarkDeliver50(b *testing.B) {
 
 // large is a mailbox of 100,000 messages.
 func large(b *testing.B) store.Account {
-	pool := database(b)
-	s := open(b, pool, pgstore.Options{Schema: schema(b, pool)})
+	pool := pgtest.Pool(b)
+	s := open(b, pool, pgstore.Options{Schema: pgtest.Schema(b, pool)})
 	acc := accounts(b, s, 1)[0]
 	d := make([]store.Draft, 1000)
 	for i := range d {

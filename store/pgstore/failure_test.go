@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/postrider/postrider/internal/pgtest"
 	"github.com/postrider/postrider/store"
 	"github.com/postrider/postrider/store/pgstore"
 )
@@ -29,8 +30,8 @@ func TestNoDatabase(t *testing.T) {
 
 func TestReadOnlyAndTimeout(t *testing.T) {
 	ctx := t.Context()
-	pool := database(t)
-	name := schema(t, pool)
+	pool := pgtest.Pool(t)
+	name := pgtest.Schema(t, pool)
 	s := open(t, pool, pgstore.Options{Schema: name})
 	acc := accounts(t, s, 1)[0]
 
@@ -81,15 +82,15 @@ func TestReadOnlyAndTimeout(t *testing.T) {
 // PostgreSQL crashes under load: what was acknowledged is there afterwards,
 // once, and the store goes on by itself.
 func TestCrash(t *testing.T) {
-	pool := database(t)
-	pg, err := server()
+	pool := pgtest.Pool(t)
+	pg, err := pgtest.Shared()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !pg.Own() {
 		t.Skip("the server is not this test's to kill")
 	}
-	name := schema(t, pool)
+	name := pgtest.Schema(t, pool)
 	s := open(t, pool, pgstore.Options{Schema: name, Timeout: 10 * time.Second, Log: slog.New(slog.DiscardHandler)})
 	accs := accounts(t, s, 4)
 	ctx, cancel := context.WithCancel(t.Context())

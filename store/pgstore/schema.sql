@@ -7,7 +7,7 @@
 
 CREATE TABLE {s}.meta (
 	version  int  NOT NULL,          -- of this schema
-	store    text NOT NULL,          -- names the data, whoever opens it
+	data    text NOT NULL,          -- names the data, whoever opens it
 	validity bigint NOT NULL DEFAULT 0 -- the last UIDVALIDITY given out
 );
 

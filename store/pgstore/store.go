@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/postrider/postrider/internal/pgschema"
 	"github.com/postrider/postrider/store"
 )
 
@@ -65,7 +66,7 @@ const (
 type Store struct {
 	pool   *pgxpool.Pool
 	o      Options
-	schema string // quoted
+	tables pgschema.Tables
 	data   string // names the data: two Stores over the same have the same
 
 	ctx     context.Context // ends with Close
@@ -92,7 +93,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	s := &Store{pool: pool, o: o, schema: pgx.Identifier{o.Schema}.Sanitize()}
+	s := &Store{pool: pool, o: o, tables: tables(o.Schema)}
 	if err := s.migrate(ctx); err != nil {
 		return nil, fail(err)
 	}
@@ -117,7 +118,7 @@ func (s *Store) Close() error {
 }
 
 // sql puts the schema's name into a statement.
-func (s *Store) sql(text string) string { return strings.ReplaceAll(text, "{s}", s.schema) }
+func (s *Store) sql(text string) string { return s.tables.SQL(text) }
 
 // bounded gives ctx the Timeout.
 func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {

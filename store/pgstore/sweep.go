@@ -41,7 +41,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 			var n int64
 			err := s.transact(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
 				var mine bool
-				if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))`, "postrider pgstore sweep "+s.schema).Scan(&mine); err != nil || !mine {
+				if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))`, "postrider pgstore sweep "+s.o.Schema).Scan(&mine); err != nil || !mine {
 					n = 0
 					return err
 				}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/postrider/postrider/internal/pgtest"
 	"github.com/postrider/postrider/store"
 	"github.com/postrider/postrider/store/pgstore"
 )
@@ -27,8 +28,8 @@ func count(t *testing.T, pool *pgxpool.Pool, schema, sql string) (n int) {
 
 func TestSweep(t *testing.T) {
 	ctx := t.Context()
-	pool := database(t)
-	o := pgstore.Options{Schema: schema(t, pool), Grace: time.Nanosecond}
+	pool := pgtest.Pool(t)
+	o := pgstore.Options{Schema: pgtest.Schema(t, pool), Grace: time.Nanosecond}
 	s := open(t, pool, o)
 	acc := accounts(t, s, 3)
 	big := bytes.Repeat([]byte("0123456789abcdef"), 40_000) // in chunks
@@ -97,8 +98,8 @@ func TestSweep(t *testing.T) {
 // Linking a body races with its removal: a message never loses its body.
 func TestSweepAgainstLink(t *testing.T) {
 	ctx := t.Context()
-	pool := database(t)
-	o := pgstore.Options{Schema: schema(t, pool), Grace: time.Nanosecond}
+	pool := pgtest.Pool(t)
+	o := pgstore.Options{Schema: pgtest.Schema(t, pool), Grace: time.Nanosecond}
 	s := open(t, pool, o)
 	acc := accounts(t, s, 2)
 	stop := make(chan struct{})
@@ -157,8 +158,8 @@ func TestSweepAgainstLink(t *testing.T) {
 
 func TestHistory(t *testing.T) {
 	ctx := t.Context()
-	pool := database(t)
-	s := open(t, pool, pgstore.Options{Schema: schema(t, pool), History: 5})
+	pool := pgtest.Pool(t)
+	s := open(t, pool, pgstore.Options{Schema: pgtest.Schema(t, pool), History: 5})
 	acc := accounts(t, s, 1)[0]
 	var commits []store.Commit
 	for i := range 12 {
@@ -192,8 +193,8 @@ func TestHistory(t *testing.T) {
 
 func TestKeywordsAreForgotten(t *testing.T) {
 	ctx := t.Context()
-	pool := database(t)
-	s := open(t, pool, pgstore.Options{Schema: schema(t, pool), Keywords: 3})
+	pool := pgtest.Pool(t)
+	s := open(t, pool, pgstore.Options{Schema: pgtest.Schema(t, pool), Keywords: 3})
 	acc := accounts(t, s, 1)[0]
 	if _, err := acc.Append(ctx, store.Inbox, []store.Draft{{Flags: store.NewFlags(0, "kept", "Old")}}, store.AppendOptions{}); err != nil {
 		t.Fatal(err)
@@ -218,8 +219,8 @@ func TestKeywordsAreForgotten(t *testing.T) {
 }
 
 func TestOpenTogether(t *testing.T) {
-	pool := database(t)
-	o := pgstore.Options{Schema: schema(t, pool)}
+	pool := pgtest.Pool(t)
+	o := pgstore.Options{Schema: pgtest.Schema(t, pool)}
 	var wg sync.WaitGroup
 	for range 6 { // nodes of a new installation
 		wg.Go(func() {

@@ -1,0 +1,67 @@
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/postrider/postrider/internal/conformance"
+)
+
+// Shared is the server that the tests of a package share, started by the
+// first that needs it.
+var Shared = sync.OnceValues(func() (*Server, error) {
+	started.Store(true)
+	return Start()
+})
+
+var started atomic.Bool
+
+// Main is a TestMain that stops Shared.
+func Main(m *testing.M) {
+	code := m.Run()
+	if started.Load() {
+		if s, err := Shared(); err == nil {
+			s.Stop()
+		}
+	}
+	os.Exit(code)
+}
+
+// Pool returns connections to Shared, or skips the test.
+func Pool(tb testing.TB) *pgxpool.Pool {
+	tb.Helper()
+	s, err := Shared()
+	if errors.Is(err, ErrNone) && os.Getenv(conformance.Require) == "" {
+		tb.Skip(err)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c, err := pgxpool.ParseConfig(s.DSN)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c.MaxConns = 16
+	pool, err := pgxpool.NewWithConfig(context.Background(), c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(pool.Close)
+	return pool
+}
+
+var schemas atomic.Int64
+
+// Schema names a schema of the test's own, dropped after it.
+func Schema(tb testing.TB, pool *pgxpool.Pool) string {
+	name := fmt.Sprintf("test_%d_%d", os.Getpid(), schemas.Add(1))
+	tb.Cleanup(func() { pool.Exec(context.Background(), "DROP SCHEMA IF EXISTS "+name+" CASCADE") })
+	return name
+}
