@@ -30,7 +30,8 @@ var ErrHead = errors.New("mbox: head cannot be written")
 func NewWriter(w io.Writer) *Writer { return &Writer{w: bufio.NewWriterSize(w, 64<<10)} }
 
 // Add writes a message; r gives it. Line ends become LF, as all programs that
-// know mbox expect it, and a last line without one gets one. In CL2 the message
+// know mbox expect it, a CR before one is taken for a part of it, and a last
+// line without one gets one. In CL2 the message
 // is read into memory or a temporary file first. After an error of the writer
 // the file may end in the middle of a message, and every further Add fails;
 // after one of r too, for the message cannot be taken back. An error that wraps
