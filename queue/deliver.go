@@ -19,10 +19,12 @@ type job struct {
 	lease   *Lease
 	lane    *lane // nil = an alarm
 	started time.Time
-	// For the scheduler, once it is done: what it says of the site, and when
-	// the entry is due again.
-	verdict     verdict
-	tried       bool
+	// For the scheduler, once the delivery has ended: what it says of the
+	// site, and when the entry is to be tried again.
+	verdict verdict
+	tried   bool
+	retry   time.Time
+	// And once the outcome is written: when the entry is due again.
 	next, alarm time.Time
 }
 
@@ -55,6 +57,12 @@ func (r *run) do(leased context.Context, j *job) {
 		r.q.event(o, EventHeld, now, smtp.Recipient{}, smtp.Result{})
 	default:
 		r.try(ctx, j, o)
+	}
+	if j.lane != nil {
+		if len(o.Done) < len(e.Envelope.To) && !o.Held {
+			j.retry = o.Due
+		}
+		r.delivered(j)
 	}
 	if !r.finish(o) {
 		return

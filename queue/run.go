@@ -37,7 +37,8 @@ type run struct {
 	owners   int
 	paused   []Filter
 	ended    []Filter // rules that are gone, and may have left entries held; of renew
-	finished []*job
+	attempts []*job   // their deliveries have ended; outcomes may be still to write
+	finished []*job   // all of it has
 	grouped  []*lane
 }
 

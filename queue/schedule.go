@@ -38,7 +38,7 @@ type scheduler struct {
 	slowTenants timeHeap[*tenant]
 	slowUntil   time.Time
 
-	inflight       int // deliveries
+	inflight       int // entries leased to be delivered
 	alarms         int // alarms being looked at
 	alarmDue       time.Time
 	nextDue        time.Time // the earliest Due to come that is known
@@ -406,16 +406,23 @@ func (s *scheduler) reserve(leased context.Context, t *tenant, now time.Time) (r
 	return reservation{l, n}, true
 }
 
+// take takes capacity. The site's, the lane's and the tenant's are free again
+// when the delivery has ended, that of the queue when its outcome is written:
+// what waits for the disk keeps nobody's connection idle, and is bounded.
 func (s *scheduler) take(l *lane, n int) {
 	s.inflight += n
+	s.occupy(l, n)
+}
+
+func (s *scheduler) occupy(l *lane, n int) {
 	l.tenant.inflight += n
 	l.inflight += n
 	l.site.inflight += n
 }
 
-// give gives capacity back and lets those move on who waited for it.
-func (s *scheduler) give(l *lane, n int, now time.Time) {
-	s.take(l, -n)
+// vacate gives a lane's capacity back and lets those move on who waited for it.
+func (s *scheduler) vacate(l *lane, n int, now time.Time) {
+	s.occupy(l, -n)
 	if l.state == laneFull {
 		s.ready(l)
 	}
@@ -471,7 +478,8 @@ func (s *scheduler) leaseLanes(leased context.Context, owner Owner, now time.Tim
 			s.ready(l)
 		}
 		if n < p.n {
-			s.give(l, p.n-n, now)
+			s.inflight -= p.n - n
+			s.vacate(l, p.n-n, now)
 		}
 		if l.state == laneIdle {
 			s.rest(l)
@@ -512,28 +520,25 @@ func (s *scheduler) start(leased context.Context, j *job) {
 	})
 }
 
+// delivered tells the scheduler that a job's delivery has ended.
+func (r *run) delivered(j *job) {
+	r.mu.Lock()
+	r.attempts = append(r.attempts, j)
+	r.mu.Unlock()
+	r.kick()
+}
+
 // collect takes in what ended since it was called last.
 func (s *scheduler) collect(now time.Time) {
 	s.mu.Lock()
-	finished, grouped := s.finished, s.grouped
-	s.finished, s.grouped = nil, nil
+	delivered, finished, grouped := s.attempts, s.finished, s.grouped
+	s.attempts, s.finished, s.grouped = nil, nil, nil
 	s.mu.Unlock()
-	for _, j := range finished {
-		if !j.next.IsZero() {
-			s.dueAt(j.next)
-		}
-		if t := j.alarm; !t.IsZero() && (s.alarmDue.IsZero() || t.Before(s.alarmDue)) {
-			s.alarmDue = t
-			s.listAt = earlier(s.listAt, t)
-		}
+	for _, j := range delivered {
 		l := j.lane
-		if l == nil {
-			s.alarms--
-			continue
-		}
 		var retry time.Duration
-		if !j.next.IsZero() {
-			retry = j.next.Sub(now)
+		if !j.retry.IsZero() {
+			retry = j.retry.Sub(now)
 		}
 		if !j.tried {
 			s.unused(l, 1, now)
@@ -542,9 +547,23 @@ func (s *scheduler) collect(now time.Time) {
 		if now.Before(l.site.wakeAt()) || l.site.place != 0 {
 			s.sites.waiting.wait(l.site)
 		}
-		s.give(l, 1, now)
+		s.vacate(l, 1, now)
 		if l.state == laneIdle && l.inflight == 0 {
 			s.rest(l)
+		}
+	}
+	for _, j := range finished {
+		if j.lane == nil {
+			s.alarms--
+		} else {
+			s.inflight--
+		}
+		if !j.next.IsZero() {
+			s.dueAt(j.next)
+		}
+		if t := j.alarm; !t.IsZero() && (s.alarmDue.IsZero() || t.Before(s.alarmDue)) {
+			s.alarmDue = t
+			s.listAt = earlier(s.listAt, t)
 		}
 	}
 	for _, l := range grouped {

@@ -335,3 +335,44 @@ func TestLeasesLost(t *testing.T) {
 		a.q.Close()
 	})
 }
+
+// slowDisk takes its time for an outcome.
+type slowDisk struct {
+	queue.Storage
+	takes time.Duration
+}
+
+func (s slowDisk) Finish(ctx context.Context, o *queue.Outcome) error {
+	time.Sleep(s.takes)
+	return s.Storage.Finish(ctx, o)
+}
+
+// A site's place is free when its delivery has ended, however long the disk
+// takes; how many outcomes may wait for it is bounded.
+func TestOutcomesWaitForNoSite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.q.Storage = slowDisk{w.st, 20 * time.Second}
+		w.q.Concurrency = 7
+		queue.Fix(w.q, 2)
+		w.tr.Took = 100 * time.Millisecond
+		w.fill(20, "", "one.test", 0)
+		w.run()
+		time.Sleep(250 * time.Millisecond)
+		if n := len(w.tr.Deliveries()); n != 6 {
+			t.Errorf("%d deliveries in 250 ms, want 6", n)
+		}
+		time.Sleep(15 * time.Second)
+		if n := len(w.tr.Deliveries()); n != 7 {
+			t.Errorf("%d deliveries while no outcome is written, want 7", n)
+		}
+		if n := w.tr.Most("one.test"); n != 2 {
+			t.Errorf("%d deliveries at one time, want 2", n)
+		}
+		time.Sleep(5 * time.Minute)
+		w.stop()
+		if n := len(w.tr.Deliveries()); n != 20 || len(w.left()) != 0 {
+			t.Errorf("%d deliveries, %d left", n, len(w.left()))
+		}
+	})
+}
