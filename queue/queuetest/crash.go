@@ -60,63 +60,65 @@ func (s *suite) crashes() {
 	operations := []struct {
 		name string
 		run  func()
+		told int // events in the log after it
 	}{
 		{"Put", func() {
 			small = s.submission(lane("a.test"), lane("b.test"), lane("c.test"))
 			small.Events = event()
 			s.put(small)
-		}},
+		}, 1},
 		{"Put of a large body", func() {
 			large = s.submissionOf(s.stage(s.storage, big), lane("large.test"))
 			s.put(large)
-		}},
+		}, 1},
 		{"Put of two, one with a key", func() {
 			keyed = s.submission(lane("keyed.test"))
 			keyed.Message.Key = "once"
 			s.put(keyed, s.submission(lane("beside.test")))
-		}},
-		{"Lease", take("a.test")},
+		}, 1},
+		{"Lease", take("a.test"), 1},
 		{"Finish that defers one recipient", func() {
 			s.must(s.storage.Finish(ctx, &queue.Outcome{Lease: lease["a.test"], Done: []int{0}, Due: now, Alarm: now.Add(time.Hour), Attempt: 1,
 				Last: []smtp.Result{{Err: &smtp.Error{Code: 451, Text: "Later"}}}, Events: event()}))
-		}},
-		{"Lease again", take("a.test")},
+		}, 2},
+		{"Lease again", take("a.test"), 2},
 		{"Finish with notices", func() {
 			out := done(lease["a.test"])
 			out.Put = []*queue.Submission{s.submissionOf(foreign(content), lane("notice.test")), s.submissionOf(foreign(big), lane("notices.test"))}
 			out.Events = event()
 			s.must(s.storage.Finish(ctx, out))
-		}},
-		{"Lease of the next", take("b.test")},
-		{"Finish", func() { s.must(s.storage.Finish(ctx, done(lease["b.test"]))) }},
-		{"Lease of the last", take("c.test")},
-		{"Finish of the last", func() { s.must(s.storage.Finish(ctx, done(lease["c.test"]))) }},
-		{"Lease of the large one", take("large.test")},
-		{"Finish of the large one", func() { s.must(s.storage.Finish(ctx, done(lease["large.test"]))) }},
+		}, 3},
+		{"Lease of the next", take("b.test"), 3},
+		{"Finish", func() { s.must(s.storage.Finish(ctx, done(lease["b.test"]))) }, 3},
+		{"Lease of the last", take("c.test"), 3},
+		{"Finish of the last", func() { s.must(s.storage.Finish(ctx, done(lease["c.test"]))) }, 3},
+		{"Lease of the large one", take("large.test"), 3},
+		{"Finish of the large one", func() { s.must(s.storage.Finish(ctx, done(lease["large.test"]))) }, 3},
 		{"Hold", func() {
 			if ed, ok := s.storage.(queue.Editor); ok {
 				s.edited(ed, queue.Filter{Dest: "beside.test"}, queue.Edit{Hold: true}, 1)
 			}
-		}},
+		}, 4},
 		{"Drop", func() {
 			if ed, ok := s.storage.(queue.Editor); ok {
 				s.edited(ed, queue.Filter{Dest: "notices.test"}, queue.Edit{Drop: true}, 1)
 			}
-		}},
-		{"NextEvents and AckEvents", func() {
+		}, 5},
+		{"NextEvents and AckEvents of one", func() {
 			if log == nil {
 				return
 			}
-			got, err := log.NextEvents(ctx, o, 2)
+			got, err := log.NextEvents(ctx, o, 1)
 			s.must(err)
 			for _, e := range got {
 				s.must(log.AckEvents(ctx, e.ID))
 			}
-		}},
-		{"nothing, after all that", func() {}},
+		}, 4},
+		{"nothing, after all that", func() {}, 4},
 	}
 	const keyedAt = 2
 	states := []string{s.state(crasher)}
+	settled := []Opener{crasher.Crash()}
 	set := func(n int) {
 		mu.Lock()
 		running = n
@@ -127,10 +129,24 @@ func (s *suite) crashes() {
 		op.run()
 		set(-1)
 		states = append(states, s.state(crasher))
+		settled = append(settled, crasher.Crash())
 	}
-	set(-1)
 	// What the last one left is durable without another step.
 	images = append(images, image{len(operations) - 1, crasher.Crash()})
+
+	s.pass(time.Hour) // whoever read events is gone
+	_, keeps := s.storage.(queue.Editor)
+	told := make([]string, len(settled))
+	for i, open := range settled {
+		var n int
+		told[i], n = s.logged(open(s.T, Config{Now: s.clockNow}))
+		if i == 1 {
+			keeps = keeps && n > 0 // a log may be off
+		}
+		if i > 0 && keeps && n != operations[i-1].told {
+			s.Errorf("%d events after %s, want %d:\n%s", n, operations[i-1].name, operations[i-1].told, told[i])
+		}
+	}
 
 	for n, im := range images {
 		st := im.open(s.T, Config{Now: s.clockNow})
@@ -139,6 +155,13 @@ func (s *suite) crashes() {
 		before, after := states[im.during], states[im.during+1]
 		if got != before && got != after {
 			s.Fatalf("crash %d, during %s, leaves\n%s\nwhich is neither the state before:\n%s\nnor the one after:\n%s", n, op, got, before, after)
+		}
+		events, _ := s.logged(st)
+		switch early, late := told[im.during], told[im.during+1]; {
+		case events != early && events != late:
+			s.Errorf("crash %d, during %s, leaves the events\n%s\nneither those before:\n%s\nnor those after:\n%s", n, op, events, early, late)
+		case before != after && early != late && (got == after) != (events == late):
+			s.Errorf("crash %d, during %s, parts the entries from their events", n, op)
 		}
 		if before == after {
 			continue
@@ -154,6 +177,25 @@ func (s *suite) crashes() {
 	if len(images) < 20 {
 		s.Errorf("only %d crashes: is Step called?", len(images))
 	}
+}
+
+// logged describes the events that a storage keeps, and says how many.
+func (s *suite) logged(st queue.Storage) (string, int) {
+	s.Helper()
+	log, ok := st.(queue.EventLog)
+	if !ok {
+		return "", 0
+	}
+	o := queue.NewReader()
+	_, err := st.Renew(ctx, o, time.Minute)
+	s.must(err)
+	events, err := log.NextEvents(ctx, o, 1000)
+	s.must(err)
+	var lines []string
+	for _, e := range events {
+		lines = append(lines, fmt.Sprint(e.ID, e.Kind, e.Lane))
+	}
+	return strings.Join(lines, "\n"), len(lines)
 }
 
 // state describes the entries that a storage keeps, with what can be read of

@@ -333,13 +333,26 @@ func (s *suite) alarm() {
 	sub.Entries[0].Alarm = now.Add(10 * time.Second)
 	held := s.submission(lane("held.test"))
 	held.Entries[0].Held, held.Entries[0].Alarm = true, now
-	s.put(sub, held)
-	s.none(o, alarms)
-	if got := s.lanes(now.Add(time.Minute)); len(got) != 1 || !got[alarms].Equal(sub.Entries[0].Alarm) {
-		s.Errorf("lanes %v, want the alarm only", got)
+	urgent := s.submission(lane("suspended.test"))
+	urgent.Entries[0].Alarm = now.Add(5 * time.Second)
+	if ed, ok := s.storage.(queue.Editor); ok {
+		for _, dest := range []string{"paused.test", "suspended.test"} {
+			s.must(ed.Pause(ctx, queue.Filter{Dest: dest}, true))
+		}
 	}
-	s.pass(10 * time.Second)
-	l := s.one(o, alarms)
+	s.put(sub, held, urgent)
+	s.none(o, alarms)
+	if got := s.lanes(now.Add(time.Minute)); len(got) != 2 || got[lane("suspended.test")].IsZero() || !got[alarms].Equal(urgent.Entries[0].Alarm) {
+		s.Errorf("lanes %v, want the one that is due and the first alarm", got)
+	}
+	s.pass(5 * time.Second)
+	l := s.one(o, alarms) // in a lane that is suspended, too
+	if l.Entry.ID != urgent.Entries[0].ID {
+		s.Errorf("leased %+v", l.Entry)
+	}
+	s.must(s.storage.Finish(ctx, done(l)))
+	s.pass(5 * time.Second)
+	l = s.one(o, alarms)
 	if l.Entry.ID != sub.Entries[0].ID || l.Entry.Lane != lane("paused.test") {
 		s.Errorf("leased %+v", l.Entry)
 	}
@@ -396,6 +409,45 @@ func (s *suite) blockedLanes() {
 	}
 	for _, i := range []int{0, n / 2, n - 1} {
 		s.one(o, lane(fmt.Sprintf("blocked%d.test", i)))
+	}
+}
+
+// depth has many entries in one lane, in 1,000, and in as many lanes: each
+// lane is found, and mail that comes last is leased in one call.
+func (s *suite) depth() {
+	n := 50_000
+	switch {
+	case testing.Short():
+		n = 5_000
+	case raceEnabled:
+		n = 20_000
+	}
+	body := foreign(content)
+	for _, lanes := range []int{1, 1_000, n} {
+		s.storage = s.opened(Config{MaxBytes: 8 << 30})
+		begun := time.Now()
+		for from := 0; from < n; from += 1000 {
+			var subs []*queue.Submission
+			for i := range 1000 {
+				subs = append(subs, s.submissionOf(body, lane(fmt.Sprintf("deep%d.test", (from+i)%lanes))))
+			}
+			s.put(subs...)
+		}
+		put := time.Since(begun)
+		s.pass(time.Second)
+		s.put(s.submission(lane("last.test")))
+		begun = time.Now()
+		if found := s.lanes(s.clockNow()); len(found) != lanes+1 {
+			s.Fatalf("%d lanes, want %d", len(found), lanes+1)
+		}
+		listed := time.Since(begun)
+		o := s.owner()
+		begun = time.Now()
+		s.must(s.storage.Finish(ctx, done(s.one(o, lane("last.test")))))
+		if got := s.lease(o, 10, lane("deep0.test")); len(got) != min(10, n/lanes) {
+			s.Errorf("%d leased of the first lane", len(got))
+		}
+		s.Logf("%d entries in %d lanes: put %v, lanes %v, lease and finish %v", n, lanes, put, listed, time.Since(begun))
 	}
 }
 

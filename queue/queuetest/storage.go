@@ -61,6 +61,7 @@ func Run(t *testing.T, open Opener) {
 		{"StagedNeverPut", (*suite).stagedNeverPut},
 		{"Full", (*suite).full},
 		{"BlockedLanes", (*suite).blockedLanes},
+		{"Depth", (*suite).depth},
 		{"Starvation", (*suite).starvation},
 		{"Lister", (*suite).lister},
 		{"EditFree", (*suite).editFree},
