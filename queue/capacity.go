@@ -105,7 +105,22 @@ func (s *scheduler) giveRate(key string, n int) {
 	}
 }
 
-// unused gives n deliveries of a lane back to the Limiter, and has those ask
+// cost is what a delivery of e takes from each rate.
+func (q *Queue) cost(e *Entry) int {
+	if q.Cost == nil || q.Limiter == nil {
+		return 1
+	}
+	return max(q.Cost(e), 1)
+}
+
+// owe makes a debt of n: it is known what an entry costs when it is leased.
+func (r *run) owe(key string, n int) {
+	if n > 0 {
+		r.q.Limiter.Give(key, -n)
+	}
+}
+
+// unused gives n units of a lane back to the Limiter, and has those ask
 // again who wait for them.
 func (s *scheduler) unused(l *lane, n int, now time.Time) {
 	if s.q.Limiter == nil || n <= 0 {

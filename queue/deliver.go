@@ -18,6 +18,7 @@ import (
 type job struct {
 	lease   *Lease
 	lane    *lane // nil = an alarm
+	cost    int   // of it with the Limiter
 	started time.Time
 	// For the scheduler, once the delivery has ended: what it says of the
 	// site, and when the entry is to be tried again.
@@ -107,10 +108,11 @@ func (r *run) try(ctx context.Context, j *job, o *Outcome) {
 			o.Due = r.turns.after(key, again, time.Now())
 			return
 		}
+		r.owe(key, j.cost-1)
 	}
 	r.attempt(ctx, j, o, fates)
 	if key != "" && !j.tried {
-		r.q.Limiter.Give(key, 1)
+		r.q.Limiter.Give(key, j.cost)
 	}
 }
 

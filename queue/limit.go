@@ -10,7 +10,7 @@ import (
 // of processes: what it counts is then exact for all of them. It is used from
 // many goroutines.
 //
-// A queue asks for these keys, each for one delivery of an entry:
+// A queue asks for these keys, for one delivery of an entry each:
 //
 //	total              all of them
 //	tenant NAME        a tenant's
@@ -24,7 +24,8 @@ type Limiter interface {
 	// Take asks for n of key and returns how many are granted. When it is less
 	// than n, again says when it is worth asking for more.
 	Take(ctx context.Context, key string, n int) (granted int, again time.Time, err error)
-	// Give returns n that were granted and not used.
+	// Give returns n that were granted and not used. A negative n is debt:
+	// what was used beyond the grant, see [Queue.Cost].
 	Give(key string, n int)
 }
 
@@ -88,12 +89,12 @@ func (l *Rates) Take(_ context.Context, key string, n int) (int, time.Time, erro
 // Give implements Limiter.
 func (l *Rates) Give(key string, n int) {
 	r := l.Rate(key)
-	if r.N <= 0 || n <= 0 {
+	if r.N <= 0 {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if k := l.keys[key]; k != nil {
+	if k := l.keys[key]; k != nil { // else it was granted long ago
 		*k = k.Add(-time.Duration(n) * r.interval())
 	}
 }

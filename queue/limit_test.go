@@ -159,6 +159,52 @@ func TestLimiter(t *testing.T) {
 }
 
 // countingLimiter counts how often it is asked.
+// What an entry costs beyond one is debt: the rate holds for recipients, and
+// what was not tried costs nothing.
+func TestCost(t *testing.T) {
+	for _, key := range []string{"total", "tenant ", "site one.test", "dest one.test", "sender a@from.test"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			rates := &queue.Rates{Rate: func(k string) queue.Rate {
+				if k == key {
+					return queue.Rate{N: 60, Burst: 1} // one recipient a second
+				}
+				return queue.Rate{}
+			}}
+			w.q.Limiter = rates
+			w.q.Cost = func(e *queue.Entry) int { return len(e.Envelope.To) }
+			for range 10 {
+				w.enqueue(mail("a@one.test", "b@one.test", "c@one.test", "d@one.test", "e@one.test", "f@one.test"))
+			}
+			w.run()
+			time.Sleep(29 * time.Second)
+			synctest.Wait()
+			if n := len(w.tr.Deliveries()); n < 4 || n > 6 {
+				t.Errorf("%s: %d deliveries of six recipients in 29 s, want 5", key, n)
+			}
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			if n := len(w.tr.Deliveries()); n != 10 || len(w.left()) != 0 {
+				t.Errorf("%s: %d deliveries, %d left", key, n, len(w.left()))
+			}
+			w.stop()
+		})
+	}
+	r := &queue.Rates{Rate: func(string) queue.Rate { return queue.Rate{N: 60, Burst: 1} }}
+	take := func() int {
+		n, _, _ := r.Take(t.Context(), "k", 1)
+		return n
+	}
+	if take() != 1 {
+		t.Fatal("nothing granted")
+	}
+	r.Give("k", -9)
+	r.Give("k", 10)
+	if take() != 1 {
+		t.Error("a debt that was given back is still owed")
+	}
+}
+
 type countingLimiter struct {
 	queue.Limiter
 	mu    sync.Mutex

@@ -42,6 +42,11 @@ type Queue struct {
 	// the limits of tenants and sites above: each takes its part. Rates they
 	// share only with a Limiter that they share.
 	Limiter Limiter
+	// Cost says how much of each rate a delivery takes, for those who count
+	// recipients or kilobytes; nil, or less than 1 = 1. An entry begins when
+	// there is room for one: what it takes beyond that is debt, for which
+	// those after it wait.
+	Cost func(e *Entry) int
 
 	// Retry says how long to wait after e.Attempt attempts before the next
 	// one; 0 or less = give up. It may look at e.Lane, for a schedule for each

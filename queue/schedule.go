@@ -453,7 +453,13 @@ func (s *scheduler) leaseLanes(leased context.Context, owner Owner, now time.Tim
 			continue
 		}
 		got[l]++
-		s.start(leased, &job{lease: lease, lane: l})
+		j := &job{lease: lease, lane: l, cost: s.q.cost(lease.Entry)}
+		if j.cost > 1 {
+			for _, key := range laneKeys(l) {
+				s.owe(key, j.cost-1)
+			}
+		}
+		s.start(leased, j)
 	}
 	for _, p := range plan {
 		l, n := p.lane, got[p.lane]
@@ -541,7 +547,7 @@ func (s *scheduler) collect(now time.Time) {
 			retry = j.retry.Sub(now)
 		}
 		if !j.tried {
-			s.unused(l, 1, now)
+			s.unused(l, j.cost, now)
 		}
 		l.site.heed(j.verdict, j.started, now, retry)
 		if now.Before(l.site.wakeAt()) || l.site.place != 0 {
