@@ -122,7 +122,9 @@ type Options struct {
 
 // Send completes, signs and queues m. After a nil error the queue is
 // responsible for it. See queue.Queue.Enqueue for what an error means; what
-// is wrong with the message is an *smtp.Error.
+// is wrong with the message is an *smtp.Error. With a Key that is known, the ID
+// is that of the mail that came first; who must know it calls Prepare and Put,
+// and looks at Duplicate.
 func (s *Submitter) Send(ctx context.Context, m *mime.Message, o Options) (queue.ID, error) {
 	sub, err := s.Prepare(ctx, m, o)
 	if err != nil {
