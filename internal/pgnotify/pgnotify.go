@@ -6,12 +6,14 @@ package pgnotify
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -24,6 +26,7 @@ const maxPayload = 7900
 // Line is one node's end of a channel.
 type Line struct {
 	pool    *pgxpool.Pool
+	direct  *pgx.ConnConfig // how to connect for LISTEN; nil = as pool does
 	channel string
 	log     *slog.Logger
 	// heard is called for each key that another node told, and with "" when
@@ -41,9 +44,10 @@ type Line struct {
 	listens bool
 }
 
-// New returns a Line that can tell. Close ends it.
-func New(pool *pgxpool.Pool, channel string, log *slog.Logger, heard func(key string)) *Line {
-	l := &Line{pool: pool, channel: channel, log: log, heard: heard, node: rand.Text(),
+// New returns a Line that can tell. Close ends it. direct, if not nil, is how
+// to connect for LISTEN: past a pooler that pool goes through.
+func New(pool *pgxpool.Pool, direct *pgx.ConnConfig, channel string, log *slog.Logger, heard func(key string)) *Line {
+	l := &Line{pool: pool, direct: direct, channel: channel, log: log, heard: heard, node: rand.Text(),
 		dirty: make(map[string]struct{}), tell: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.running.Go(l.telling)
@@ -134,6 +138,10 @@ func (l *Line) listening() {
 		if l.ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, errPooler) {
+			l.log.Warn("postgresql: the pool goes through a pooler, where LISTEN does not work: other nodes' changes are found by polling", "channel", l.channel)
+			return
+		}
 		if time.Since(begin) > time.Minute {
 			again = time.Second
 		}
@@ -143,20 +151,73 @@ func (l *Line) listening() {
 	}
 }
 
-// listen has a connection of its own: it must not be one that PgBouncer
-// gives to another at the end of a transaction.
+// errPooler says that a connection is not to PostgreSQL itself.
+var errPooler = errors.New("pgnotify: not connected to PostgreSQL directly")
+
+const (
+	connectWithin = 10 * time.Second
+	// probeEvery is how often a silent connection is tried: one that was cut
+	// says nothing either.
+	probeEvery = time.Minute
+)
+
+// connect makes a connection of its own: LISTEN must not be on one that a
+// pooler gives to another at the end of a transaction.
+func (l *Line) connect() (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(l.ctx, connectWithin)
+	defer cancel()
+	if l.direct != nil {
+		return pgx.ConnectConfig(ctx, l.direct.Copy())
+	}
+	c := l.pool.Config()
+	if c.BeforeConnect != nil {
+		if err := c.BeforeConnect(ctx, c.ConnConfig); err != nil {
+			return nil, err
+		}
+	}
+	return pgx.ConnectConfig(ctx, c.ConnConfig)
+}
+
+// bounded runs a statement that has one value in its answer.
+func (l *Line) bounded(conn *pgx.Conn, sql string, into any) error {
+	ctx, cancel := context.WithTimeout(l.ctx, connectWithin)
+	defer cancel()
+	return conn.QueryRow(ctx, sql).Scan(into)
+}
+
 func (l *Line) listen() error {
-	conn, err := pgx.ConnectConfig(l.ctx, l.pool.Config().ConnConfig)
+	conn, err := l.connect()
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(l.ctx))
-	if _, err := conn.Exec(l.ctx, "LISTEN "+pgx.Identifier{l.channel}.Sanitize()); err != nil {
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), time.Second)
+		defer cancel()
+		conn.Close(ctx)
+	}()
+	var pid uint32
+	if err := l.bounded(conn, `SELECT pg_backend_pid()`, &pid); err != nil {
+		return err
+	}
+	if l.direct == nil && pid != conn.PgConn().PID() {
+		return errPooler
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, connectWithin)
+	_, err = conn.Exec(ctx, "LISTEN "+pgx.Identifier{l.channel}.Sanitize())
+	cancel()
+	if err != nil {
 		return err
 	}
 	l.heard("") // for what was missed until now
 	for {
-		n, err := conn.WaitForNotification(l.ctx)
+		ctx, cancel := context.WithTimeout(l.ctx, probeEvery)
+		n, err := conn.WaitForNotification(ctx)
+		cancel()
+		if pgconn.Timeout(err) && l.ctx.Err() == nil && !conn.IsClosed() {
+			if err = l.bounded(conn, `SELECT pg_backend_pid()`, &pid); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ package pgtest
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,8 +20,12 @@ import (
 // string. Each test makes a schema of its own there.
 const Env = "POSTRIDER_PG_DSN"
 
+// EnvBin names the folder of the programs to use instead of those that are
+// installed: initdb, pg_ctl and postgres, of another version perhaps.
+const EnvBin = "POSTRIDER_PG_BIN"
+
 // ErrNone says that there is no PostgreSQL to be had.
-var ErrNone = errors.New("pgtest: PostgreSQL is not installed (no initdb in PATH or /usr/lib/postgresql), and " + Env + " is not set")
+var ErrNone = errors.New("pgtest: PostgreSQL is not installed (no initdb in PATH or /usr/lib/postgresql), and neither " + Env + " nor " + EnvBin + " is set")
 
 // Server is one running server.
 type Server struct {
@@ -31,12 +36,15 @@ type Server struct {
 	owner    *user.User // who runs it when we are root
 }
 
-// settings suit tests: real durability, little memory, nothing in the way.
+// settings suit tests: little memory, nothing in the way. What a test kills is
+// the server and not the machine, so that nothing need reach the disk, except
+// in benchmarks.
 const settings = `
 listen_addresses = ''
 max_connections = 200
 shared_buffers = 64MB
 unix_socket_directories = '%s'
+fsync = %s
 `
 
 // Start starts a server. Stop it when the tests are over.
@@ -87,7 +95,11 @@ func (s *Server) configure() error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, settings, s.dir)
+	fsync := "off"
+	if b := flag.Lookup("test.bench"); b == nil || b.Value.String() != "" {
+		fsync = "on"
+	}
+	_, err = fmt.Fprintf(f, settings, s.dir, fsync)
 	return errors.Join(err, f.Close())
 }
 
@@ -140,6 +152,9 @@ func (s *Server) run(name string, args ...string) error {
 
 // find returns the folder of the newest PostgreSQL's programs.
 func find() (string, error) {
+	if bin := os.Getenv(EnvBin); bin != "" {
+		return bin, nil
+	}
 	if p, err := exec.LookPath("initdb"); err == nil {
 		if p, err = filepath.EvalSymlinks(p); err == nil {
 			return filepath.Dir(p), nil

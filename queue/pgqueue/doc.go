@@ -19,6 +19,7 @@
 // node that stops renewing is dead, and its entries are taken over. Times are by
 // the database's clock. No transaction is held during a delivery.
 //
-// PostgreSQL 14 or later is needed, and behind PgBouncer in transaction mode a
-// pool with pgx.QueryExecModeExec.
+// PostgreSQL 14 or later is needed. Behind PgBouncer in transaction mode the
+// pool's connection string says default_query_exec_mode=exec, and
+// Options.Listen how to connect past it.
 package pgqueue

@@ -27,6 +27,10 @@ type Options struct {
 	// Timeout is how long one call may take at most; 0 = one minute, negative
 	// = no limit but the caller's.
 	Timeout time.Duration
+	// Listen is how to connect for LISTEN; nil = as the pool does. Set it when
+	// the pool goes through PgBouncer, to PostgreSQL itself: without it, other
+	// nodes' changes are found by polling there.
+	Listen *pgx.ConnConfig
 	// Now is the clock; nil = the database's. It is for tests.
 	Now func() time.Time
 	// Log hears of what goes wrong in the background; nil = slog.Default().
@@ -85,7 +89,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Storage, error) 
 		return nil, fail(err)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	s.line = pgnotify.New(pool, o.Schema+"_queue", o.Log, func(string) { s.wakeUp() })
+	s.line = pgnotify.New(pool, o.Listen, o.Schema+"_queue", o.Log, func(string) { s.wakeUp() })
 	s.running.Go(s.sweepNowAndThen)
 	return s, nil
 }

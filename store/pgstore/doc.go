@@ -8,8 +8,9 @@
 //
 // The tables are plain ones in a schema of their own beside the adopter's, and
 // are described in schema.sql, which Open brings up to date. PostgreSQL 14 or
-// later is needed, and behind PgBouncer in transaction mode a pool with
-// pgx.QueryExecModeExec.
+// later is needed. Behind PgBouncer in transaction mode the pool's connection
+// string says default_query_exec_mode=exec, and Options.Listen how to connect
+// past it.
 //
 // Each write is one transaction that locks the account's row: that makes
 // ModSeqs visible in order and counts and quotas exact, and lets one account

@@ -43,6 +43,10 @@ type Options struct {
 	// Poll is how often accounts that are watched are looked at, should
 	// PostgreSQL not have told; 0 = 5 seconds.
 	Poll time.Duration
+	// Listen is how to connect for LISTEN; nil = as the pool does. Set it when
+	// the pool goes through PgBouncer, to PostgreSQL itself: without it, other
+	// nodes' changes are found by polling there.
+	Listen *pgx.ConnConfig
 	// Log hears of what goes wrong in the background; nil = slog.Default().
 	Log *slog.Logger
 }

@@ -41,7 +41,7 @@ func (h *hub) init(s *Store) {
 	h.s = s
 	h.watchers = make(map[int64]map[*watcher]struct{})
 	h.seen = make(map[int64]store.ModSeq)
-	h.line = pgnotify.New(s.pool, s.o.Schema+"_mail", s.o.Log, h.heard)
+	h.line = pgnotify.New(s.pool, s.o.Listen, s.o.Schema+"_mail", s.o.Log, h.heard)
 }
 
 // heard is told by another node of an account, or of all of them.
