@@ -1,6 +1,9 @@
 package pgqueue_test
 
 import (
+	"fmt"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,9 +13,16 @@ import (
 )
 
 func BenchmarkPut(b *testing.B) {
+	for _, sessions := range []int{1, 50, 128} {
+		b.Run(fmt.Sprint("sessions=", sessions), func(b *testing.B) { benchmarkPut(b, sessions) })
+	}
+}
+
+func benchmarkPut(b *testing.B, sessions int) {
 	pool := pgtest.Pool(b)
 	s := open(b, pool, pgqueue.Options{Schema: pgtest.Schema(b, pool)})
-	b.SetParallelism(25)
+	b.ResetTimer()
+	b.SetParallelism(max(1, sessions/runtime.GOMAXPROCS(0)))
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
@@ -47,15 +57,20 @@ func BenchmarkLeaseAndFinish(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for done := 0; done < b.N; {
-		leases, err := s.Lease(b.Context(), o, []queue.Want{{Lane: queue.Lane{Dest: "to.test"}, Max: 20}})
+		leases, err := s.Lease(b.Context(), o, []queue.Want{{Lane: queue.Lane{Dest: "to.test"}, Max: 200}})
 		if err != nil || len(leases) == 0 {
 			b.Fatal(len(leases), err)
 		}
+		var wg sync.WaitGroup
 		for _, l := range leases {
-			if err := s.Finish(b.Context(), &queue.Outcome{Lease: l, Done: []int{0}}); err != nil {
-				b.Fatal(err)
-			}
+			wg.Go(func() {
+				if err := s.Finish(b.Context(), &queue.Outcome{Lease: l, Done: []int{0}}); err != nil {
+					b.Error(err)
+				}
+			})
 		}
+		wg.Wait()
 		done += len(leases)
 	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 }

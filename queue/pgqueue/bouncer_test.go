@@ -39,14 +39,11 @@ func TestBouncerSharing(t *testing.T) {
 	for i := range clients {
 		wg.Go(func() {
 			s := nodes[i%len(nodes)]
-			var subs []*queue.Submission
 			for range each {
-				sub := submission("to.test", "", 100)
-				if err := s.Put(ctx, sub); err != nil {
+				if err := s.Put(ctx, submission("to.test", "", 100)); err != nil {
 					t.Error(err)
 					return
 				}
-				subs = append(subs, sub)
 			}
 			o := queue.NewOwner()
 			if _, err := s.Renew(ctx, o, time.Hour); err != nil {

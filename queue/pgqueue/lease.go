@@ -24,6 +24,10 @@ func (s *Storage) bury(ctx context.Context) error {
 	if err := s.recall(ctx); err != nil {
 		return err
 	}
+	// Most of the time nobody is.
+	if overdue, err := s.overdue(ctx); err != nil || !overdue {
+		return err
+	}
 	var freed bool
 	err := s.transact(ctx, func(ctx context.Context, t pgx.Tx) error {
 		freed = false
@@ -42,6 +46,14 @@ func (s *Storage) bury(ctx context.Context) error {
 		s.changed()
 	}
 	return err
+}
+
+// overdue reports whether an owner was not renewed in time.
+func (s *Storage) overdue(ctx context.Context) (yes bool, err error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	err = s.pool.QueryRow(ctx, s.sql(`SELECT EXISTS (SELECT FROM {s}.queue_owners WHERE NOT dead AND until <= coalesce($1::timestamptz, clock_timestamp()))`), s.now()).Scan(&yes)
+	return yes, fail(err)
 }
 
 // free gives back what is leased and fits a condition, with the edits made
@@ -154,9 +166,14 @@ func (s *Storage) lanes(ctx context.Context, before time.Time) ([]queue.LaneDue,
 
 // alive locks an owner so that it stays alive during t; ErrLeaseLost.
 func (s *Storage) alive(ctx context.Context, t pgx.Tx, o queue.Owner) error {
+	return living(t.QueryRow(ctx, s.sql(aliveRow), pgx.NamedArgs{"owner": string(o), "now": s.now()}))
+}
+
+const aliveRow = `SELECT 1 FROM {s}.queue_owners WHERE owner = @owner AND NOT dead AND until > ` + clock + ` FOR SHARE`
+
+func living(r pgx.Row) error {
 	var n int
-	err := t.QueryRow(ctx, s.sql(`SELECT 1 FROM {s}.queue_owners WHERE owner = @owner AND NOT dead AND until > `+clock+` FOR SHARE`),
-		pgx.NamedArgs{"owner": string(o), "now": s.now()}).Scan(&n)
+	err := r.Scan(&n)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return queue.ErrLeaseLost
 	}
@@ -172,10 +189,8 @@ func (s *Storage) Lease(ctx context.Context, o queue.Owner, want []queue.Want) (
 	call := newCall()
 	err := s.transact(ctx, func(ctx context.Context, t pgx.Tx) error {
 		out = nil
-		if err := s.alive(ctx, t, o); err != nil {
-			return err
-		}
 		batch := new(pgx.Batch)
+		batch.Queue(s.sql(aliveRow), pgx.NamedArgs{"owner": string(o), "now": s.now()}).QueryRow(living)
 		for _, w := range want {
 			which := `dest = @dest AND tenant = @tenant AND priority = @priority AND due <= ` + clock + ` ORDER BY due, id`
 			if w.Lane.Dest == queue.Alarms {
@@ -251,6 +266,16 @@ var errOutcome = errors.New("pgqueue: outcome does not fit its entry")
 func (s *Storage) Finish(ctx context.Context, out *queue.Outcome) error {
 	if err := check(out.Put); err != nil {
 		return err
+	}
+	if v, ok := s.endsOf(out); ok {
+		err := func() error {
+			ctx, cancel := s.bounded(ctx)
+			defer cancel()
+			return fail(s.ends.do(ctx, v, 0))
+		}()
+		if !errors.Is(err, errAlone) {
+			return err
+		}
 	}
 	var done puts
 	wake, call := false, newCall()

@@ -28,9 +28,27 @@ func (s *Storage) Put(ctx context.Context, subs ...*queue.Submission) error {
 	if err := check(subs); err != nil {
 		return err
 	}
-	var done puts
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
 	call := newCall()
-	err := s.transact(ctx, func(ctx context.Context, t pgx.Tx) (err error) {
+	rows, done, err := s.rows(ctx, call, subs)
+	if rows != nil {
+		if err = fail(s.puts.do(ctx, rows, rows.octets)); err != nil {
+			s.failed(call, err)
+			return err
+		}
+		for i, known := range rows.known {
+			if done[i].known = known; known {
+				done[i].linked = nil
+			}
+		}
+		done.apply()
+		return nil
+	}
+	if err != nil {
+		return fail(err)
+	}
+	err = s.transact(ctx, func(ctx context.Context, t pgx.Tx) (err error) {
 		done, err = s.put(ctx, &pgxTx{tx: t}, call, subs)
 		return err
 	})

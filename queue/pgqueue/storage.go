@@ -50,6 +50,10 @@ type Storage struct {
 	tables pgschema.Tables
 	data   string // names the data: two Storages over the same have the same
 	line   *pgnotify.Line
+	puts   group[*newPut]
+	ends   group[*ended]
+	putSQL string
+	endSQL string
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -88,6 +92,9 @@ func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Storage, error) 
 	if err := s.migrate(ctx); err != nil {
 		return nil, fail(err)
 	}
+	s.putSQL, s.endSQL = s.sql(putRows), s.sql(endRows)
+	s.puts = group[*newPut]{most: groups, calls: groupCalls, octets: groupOctets, run: s.putTogether}
+	s.ends = group[*ended]{most: groups, calls: groupCalls, octets: groupOctets, run: s.endTogether}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.line = pgnotify.New(pool, o.Listen, o.Schema+"_queue", o.Log, func(string) { s.wakeUp() })
 	s.running.Go(s.sweepNowAndThen)
@@ -97,6 +104,8 @@ func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Storage, error) 
 // Close ends what runs in the background. Calls under way end on their own.
 func (s *Storage) Close() error {
 	s.cancel()
+	s.puts.close()
+	s.ends.close()
 	s.line.Close()
 	s.running.Wait()
 	return nil
@@ -152,7 +161,7 @@ func fail(err error) error {
 }
 
 func known(err error) bool {
-	for _, e := range []error{queue.ErrFull, queue.ErrLeaseLost, queue.ErrNotFound, ErrUnavailable, ErrVersion, errSubmission, errClosed, errOutcome, errBody} {
+	for _, e := range []error{queue.ErrFull, queue.ErrLeaseLost, queue.ErrNotFound, ErrUnavailable, ErrVersion, errSubmission, errClosed, errOutcome, errBody, errAlone} {
 		if errors.Is(err, e) {
 			return true
 		}
