@@ -30,6 +30,7 @@ var sections = []struct {
 	{"mx", mxRows},
 	{"smtp", smtpRows},
 	{"queue", queueRows},
+	{"pgqueue", pgqueueRows},
 }
 
 func main() {

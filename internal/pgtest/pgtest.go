@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"testing"
 )
 
 // Env names a server that tests use instead of their own, as a connection
@@ -95,9 +96,9 @@ func (s *Server) configure() error {
 	if err != nil {
 		return err
 	}
-	fsync := "off"
-	if b := flag.Lookup("test.bench"); b == nil || b.Value.String() != "" {
-		fsync = "on"
+	fsync := "on"
+	if testing.Testing() && flag.Lookup("test.bench").Value.String() == "" {
+		fsync = "off"
 	}
 	_, err = fmt.Fprintf(f, settings, s.dir, fsync)
 	return errors.Join(err, f.Close())

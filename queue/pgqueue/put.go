@@ -258,6 +258,8 @@ func senderOf(e *queue.Entry) string {
 	return text(e.Envelope.From.String())
 }
 
+var quoteElement = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
 // recipientsOf is an array as PostgreSQL reads it.
 func recipientsOf(e *queue.Entry) string {
 	var b strings.Builder
@@ -266,7 +268,7 @@ func recipientsOf(e *queue.Entry) string {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.WriteString(`"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text(r.Address.String())) + `"`)
+		b.WriteString(`"` + quoteElement.Replace(text(r.Address.String())) + `"`)
 	}
 	b.WriteByte('}')
 	return b.String()

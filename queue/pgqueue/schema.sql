@@ -49,7 +49,7 @@ CREATE TABLE {s}.queue_owners (
 
 CREATE TABLE {s}.queue_entries (
 	id         uuid PRIMARY KEY,
-	message    uuid NOT NULL REFERENCES {s}.queue_messages,
+	message    uuid NOT NULL,             -- counted there: a constraint would cost as much as an index
 	dest       text COLLATE "C" NOT NULL, -- the lane
 	tenant     text COLLATE "C" NOT NULL,
 	priority   smallint NOT NULL,
@@ -68,7 +68,6 @@ CREATE TABLE {s}.queue_entries (
 CREATE INDEX queue_entries_lane ON {s}.queue_entries (dest, tenant, priority, due, id) WHERE owner IS NULL AND NOT held;
 CREATE INDEX queue_entries_alarm ON {s}.queue_entries (alarm) WHERE owner IS NULL AND NOT held AND alarm IS NOT NULL;
 CREATE INDEX queue_entries_owner ON {s}.queue_entries (owner) WHERE owner IS NOT NULL;
-CREATE INDEX queue_entries_call ON {s}.queue_entries (call) WHERE owner IS NOT NULL;
 CREATE INDEX queue_entries_message ON {s}.queue_entries (message);
 
 -- Changes to entries that are leased, until their lease is over.
