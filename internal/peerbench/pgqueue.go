@@ -53,8 +53,7 @@ func pgqueueRows(r *run) ([]row, error) {
 				return 0, err
 			}
 			before := b.cpu()
-			rate, n, err := b.enqueue(kind, 128)
-			_ = rate
+			_, n, err := b.enqueue(kind, 128)
 			return 1000 * (b.cpu() - before) / float64(n), err
 		}
 	}
@@ -170,7 +169,6 @@ func (b *pgBench) enqueue(kind string, sessions int) (rate float64, n int64, err
 	defer s.Close()
 	schema := fmt.Sprintf("bench%d", b.nth)
 	defer b.pool.Exec(ctx, "DROP SCHEMA "+schema+" CASCADE")
-	hook(schema)
 	put := func() error { return putOurs(ctx, s) }
 	if kind == "bare" {
 		put = func() error { return b.putBare(ctx, schema) }
@@ -361,5 +359,3 @@ type nowhere struct{}
 func (nowhere) Deliver(_ context.Context, env *smtp.Envelope, _ queue.Body) []smtp.Result {
 	return make([]smtp.Result, len(env.To))
 }
-
-var hook = func(string) {}

@@ -38,7 +38,7 @@ type newMessage struct {
 	entries          int32
 	json             string
 	head, data       []byte
-	body             *queue.ID
+	body             *string // the ID of a large one
 }
 
 type newEntry struct {
@@ -80,7 +80,7 @@ func (s *Storage) rows(ctx context.Context, call int64, subs []*queue.Submission
 		}
 		seen[m.ID] = true
 		var data []byte
-		var body *queue.ID
+		var body *string
 		var linked *staged
 		if ours {
 			if err := st.end(ctx); err != nil {
@@ -88,7 +88,8 @@ func (s *Storage) rows(ctx context.Context, call int64, subs []*queue.Submission
 			}
 			bodies[st], linked = true, st
 			if data = st.buf; st.chunks > 0 {
-				data, body = nil, &st.id
+				id := uuid(st.id)
+				data, body = nil, &id
 			}
 		} else {
 			content, _, _, err := s.bodyOf(ctx, nil, sub.Body)
@@ -206,7 +207,7 @@ func (s *Storage) tryPut(ps []*newPut) error {
 	var ms []newMessage
 	var es []newEntry
 	var vs []newEvent
-	bodies := [][16]byte{}
+	bodies := []string{}
 	for _, p := range ps {
 		ms, es, vs = append(ms, p.messages...), append(es, p.entries...), append(vs, p.events...)
 	}
@@ -216,7 +217,7 @@ func (s *Storage) tryPut(ps []*newPut) error {
 		}
 	}
 	ids, err := s.together(s.putSQL,
-		column(ms, func(m *newMessage) [16]byte { return m.id }),
+		column(ms, func(m *newMessage) string { return uuid(m.id) }),
 		column(ms, func(m *newMessage) string { return m.tenant }),
 		column(ms, func(m *newMessage) string { return m.campaign }),
 		column(ms, func(m *newMessage) int64 { return m.size }),
@@ -224,9 +225,9 @@ func (s *Storage) tryPut(ps []*newPut) error {
 		column(ms, func(m *newMessage) string { return m.json }),
 		column(ms, func(m *newMessage) []byte { return m.head }),
 		column(ms, func(m *newMessage) []byte { return m.data }),
-		column(ms, func(m *newMessage) *[16]byte { return (*[16]byte)(m.body) }),
-		column(es, func(e *newEntry) [16]byte { return e.id }),
-		column(es, func(e *newEntry) [16]byte { return e.message }),
+		column(ms, func(m *newMessage) *string { return m.body }),
+		column(es, func(e *newEntry) string { return uuid(e.id) }),
+		column(es, func(e *newEntry) string { return uuid(e.message) }),
 		column(es, func(e *newEntry) string { return e.dest }),
 		column(es, func(e *newEntry) string { return e.tenant }),
 		column(es, func(e *newEntry) int16 { return e.priority }),
@@ -241,8 +242,8 @@ func (s *Storage) tryPut(ps []*newPut) error {
 		column(es, func(e *newEntry) int64 { return e.call }),
 		column(es, func(e *newEntry) string { return e.json }),
 		s.now(),
-		column(vs, func(v *newEvent) [16]byte { return v.id }),
-		column(vs, func(v *newEvent) [16]byte { return v.message }),
+		column(vs, func(v *newEvent) string { return uuid(v.id) }),
+		column(vs, func(v *newEvent) string { return uuid(v.message) }),
 		column(vs, func(v *newEvent) string { return v.json }),
 		bodies)
 	if err != nil {
@@ -342,13 +343,13 @@ func (s *Storage) endTogether(es []*ended) []error {
 		vs = append(vs, e.events...)
 	}
 	ids, err := s.together(s.endSQL,
-		column(es, func(e **ended) [16]byte { return (*e).id }),
+		column(es, func(e **ended) string { return uuid((*e).id) }),
 		column(es, func(e **ended) string { return (*e).owner }),
 		column(es, func(e **ended) int64 { return (*e).token }),
 		column(es, func(e **ended) int32 { return (*e).to }),
 		s.now(),
-		column(vs, func(v *newEvent) [16]byte { return v.id }),
-		column(vs, func(v *newEvent) [16]byte { return v.message }),
+		column(vs, func(v *newEvent) string { return uuid(v.id) }),
+		column(vs, func(v *newEvent) string { return uuid(v.message) }),
 		column(vs, func(v *newEvent) string { return v.json }))
 	if oneToBlame(err) {
 		err, ids = nil, nil
