@@ -34,6 +34,7 @@ type Server struct {
 	DSN string
 
 	bin, dir string
+	disk     string     // what is mounted
 	owner    *user.User // who runs it when we are root
 }
 
@@ -53,6 +54,22 @@ func Start() (*Server, error) {
 	if dsn := os.Getenv(Env); dsn != "" {
 		return &Server{DSN: dsn}, nil
 	}
+	return start(0)
+}
+
+// ErrRoom says that this machine cannot make a small disk.
+var ErrRoom = errors.New("pgtest: a server on a small disk needs root, and a right to mount")
+
+// StartSmall starts a server whose tables have so many octets of disk. Its
+// write-ahead log is elsewhere: without room for that PostgreSQL crashes.
+func StartSmall(octets int64) (*Server, error) {
+	if os.Geteuid() != 0 {
+		return nil, ErrRoom
+	}
+	return start(octets)
+}
+
+func start(octets int64) (*Server, error) {
 	bin, err := find()
 	if err != nil {
 		return nil, err
@@ -75,7 +92,13 @@ func Start() (*Server, error) {
 		}
 	}
 	s.DSN = fmt.Sprintf("host=%s user=postrider dbname=postgres sslmode=disable", dir)
-	err = s.run("initdb", "-D", s.data(), "-U", "postrider", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	if octets > 0 {
+		if err := s.mount(octets); err != nil {
+			os.RemoveAll(dir)
+			return nil, err
+		}
+	}
+	err = s.run("initdb", "-D", s.data(), "--waldir", filepath.Join(dir, "wal"), "-U", "postrider", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 	if err == nil {
 		err = s.configure()
 	}
@@ -83,10 +106,36 @@ func Start() (*Server, error) {
 		err = s.Restart()
 	}
 	if err != nil {
+		s.unmount()
 		os.RemoveAll(dir)
 		return nil, err
 	}
 	return s, nil
+}
+
+// mount puts the data on a disk of its own, in memory.
+func (s *Server) mount(octets int64) error {
+	disk := filepath.Join(s.dir, "data")
+	if err := os.Mkdir(disk, 0o700); err != nil {
+		return err
+	}
+	options := fmt.Sprintf("size=%d,mode=0700", octets)
+	if s.owner != nil {
+		options += ",uid=" + s.owner.Uid + ",gid=" + s.owner.Gid
+	}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", options, "tmpfs", disk).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %w: %s", ErrRoom, err, out)
+	}
+	s.disk = disk
+	return nil
+}
+
+func (s *Server) unmount() error {
+	if s.disk == "" {
+		return nil
+	}
+	// Processes that are still ending do not stand in its way.
+	return exec.Command("umount", "-l", s.disk).Run()
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
@@ -122,7 +171,7 @@ func (s *Server) Stop() error {
 	if !s.Own() {
 		return nil
 	}
-	return errors.Join(s.Kill(), os.RemoveAll(s.dir))
+	return errors.Join(s.Kill(), s.unmount(), os.RemoveAll(s.dir))
 }
 
 // run runs a program of PostgreSQL's as the server's owner.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -44,7 +45,13 @@ func Pool(tb testing.TB) *pgxpool.Pool {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	c, err := pgxpool.ParseConfig(s.DSN)
+	return PoolTo(tb, s.DSN)
+}
+
+// PoolTo returns connections to a server.
+func PoolTo(tb testing.TB, dsn string) *pgxpool.Pool {
+	tb.Helper()
+	c, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -55,6 +62,29 @@ func Pool(tb testing.TB) *pgxpool.Pool {
 	}
 	tb.Cleanup(pool.Close)
 	return pool
+}
+
+// Small returns connections to a server of the test's own that has so many
+// octets of disk, or skips the test; grow gives it more.
+func Small(tb testing.TB, octets int64) (pool *pgxpool.Pool, grow func(octets int64)) {
+	tb.Helper()
+	s, err := StartSmall(octets)
+	if errors.Is(err, ErrRoom) || errors.Is(err, ErrNone) && os.Getenv(conformance.Require) == "" {
+		tb.Skip(err)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return PoolTo(tb, s.DSN), func(octets int64) {
+		if out, err := exec.Command("mount", "-o", fmt.Sprintf("remount,size=%d", octets), s.disk).CombinedOutput(); err != nil {
+			tb.Fatalf("%v: %s", err, out)
+		}
+	}
 }
 
 var schemas atomic.Int64

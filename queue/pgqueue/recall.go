@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A call that fails may have been committed all the same: the connection was
@@ -28,8 +29,13 @@ func newCall() int64 {
 // on its way.
 const recallFor = 2 * time.Minute
 
-// failed notes a call whose outcome is unknown.
+// failed notes a call whose outcome is unknown. It is known when PostgreSQL
+// itself said no.
 func (s *Storage) failed(call int64, err error) {
+	var said *pgconn.PgError
+	if errors.As(err, &said) && said.SeverityUnlocalized == "ERROR" {
+		return
+	}
 	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return
 	}
