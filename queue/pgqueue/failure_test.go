@@ -186,7 +186,7 @@ func TestUnavailable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := exhausted.Put(ctx, submission("to.test", "", 10)); !errors.Is(err, pgqueue.ErrUnavailable) {
+	if err := exhausted.Put(ctx, submission("to.test", "", 10)); !errors.Is(err, pgqueue.ErrUnavailable) || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("exhausted: Put: %v", err)
 	}
 	temporary(t, "exhausted", session(t, exhausted))

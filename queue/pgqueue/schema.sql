@@ -34,7 +34,7 @@ CREATE TABLE {s}.queue_messages (
 	head     bytea,
 	data     bytea,                  -- a small body
 	body     uuid REFERENCES {s}.queue_bodies -- a large one
-);
+) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05, toast.autovacuum_vacuum_scale_factor = 0.02);
 ALTER TABLE {s}.queue_messages ALTER data SET STORAGE EXTERNAL;
 CREATE INDEX queue_messages_body ON {s}.queue_messages (body) WHERE body IS NOT NULL;
 CREATE INDEX queue_messages_done ON {s}.queue_messages (done) WHERE done IS NOT NULL;
@@ -102,6 +102,6 @@ CREATE TABLE {s}.queue_events (
 	owner text COLLATE "C",
 	call  bigint,
 	event json NOT NULL
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX queue_events_id ON {s}.queue_events (id);
 CREATE INDEX queue_events_owner ON {s}.queue_events (owner);

@@ -169,12 +169,45 @@ func known(err error) bool {
 	return false
 }
 
+// maxWait is how long a call waits for a connection of the pool at most: it
+// had better hear that the database is busy.
+const maxWait = 10 * time.Second
+
+var errBusy = errors.New("all connections of the pool are in use")
+
+// acquire takes a connection of the pool.
+func (s *Storage) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	wait, cancel := context.WithTimeout(ctx, maxWait)
+	defer cancel()
+	conn, err := s.pool.Acquire(wait)
+	if st := s.pool.Stat(); err != nil && wait.Err() != nil && st.AcquiredConns() >= st.MaxConns() {
+		err = fmt.Errorf("%w: %w", errBusy, err)
+	}
+	return conn, err
+}
+
+// begin begins a transaction. Should this node be cut off in the midst of it,
+// the server ends it after the Timeout, so that others need not wait for its
+// locks; unless its own settings say when.
+func (s *Storage) begin() string {
+	if s.o.Timeout < 0 {
+		return `BEGIN`
+	}
+	return fmt.Sprintf(`BEGIN; SELECT set_config('idle_in_transaction_session_timeout', '%d', true) WHERE current_setting('idle_in_transaction_session_timeout') = '0'`,
+		max(s.o.Timeout.Milliseconds(), 1))
+}
+
 // transact runs f in a transaction, again if PostgreSQL asks for it.
 func (s *Storage) transact(ctx context.Context, f func(ctx context.Context, tx pgx.Tx) error) error {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
+	conn, err := s.acquire(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer conn.Release()
 	for tries := 0; ; tries++ {
-		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return f(ctx, tx) })
+		err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{BeginQuery: s.begin()}, func(tx pgx.Tx) error { return f(ctx, tx) })
 		if c := code(err); (c == deadlock || c == serialization) && tries < 5 && ctx.Err() == nil {
 			continue
 		}

@@ -127,7 +127,7 @@ func (s *Storage) rows(ctx context.Context, call int64, subs []*queue.Submission
 			}
 		}
 	}
-	if p.octets > groupOctets/4 {
+	if p.octets > groupOctets {
 		return nil, nil, nil
 	}
 	return p, done, nil
@@ -264,8 +264,13 @@ func (s *Storage) tryPut(ps []*newPut) error {
 func (s *Storage) together(sql string, args ...any) (map[queue.ID]struct{}, error) {
 	ctx, cancel := s.bounded(context.Background())
 	defer cancel()
+	conn, err := s.acquire(ctx)
+	if err != nil {
+		return nil, fail(err)
+	}
+	defer conn.Release()
 	for tries := 0; ; tries++ {
-		rows, err := s.pool.Query(ctx, sql, args...)
+		rows, err := conn.Query(ctx, sql, args...)
 		if err == nil {
 			ids := make(map[queue.ID]struct{})
 			var id [16]byte
