@@ -22,6 +22,11 @@ func TestBouncer(t *testing.T) {
 	})
 }
 
+func TestBouncerPutTx(t *testing.T) {
+	pool, _ := pgtest.Bouncer(t, 4)
+	testPutTx(t, pool)
+}
+
 // Nothing is kept in a session: 40 clients of two nodes share two connections
 // of the server, which hands each to whoever is next.
 func TestBouncerSharing(t *testing.T) {

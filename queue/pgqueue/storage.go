@@ -169,15 +169,19 @@ func known(err error) bool {
 	return false
 }
 
-// maxWait is how long a call waits for a connection of the pool at most: it
-// had better hear that the database is busy.
+// maxWait is how long a call waits for a connection of the pool at most, and
+// half of the Timeout: it had better hear that the database is busy.
 const maxWait = 10 * time.Second
 
 var errBusy = errors.New("all connections of the pool are in use")
 
 // acquire takes a connection of the pool.
 func (s *Storage) acquire(ctx context.Context) (*pgxpool.Conn, error) {
-	wait, cancel := context.WithTimeout(ctx, maxWait)
+	most := maxWait
+	if s.o.Timeout > 0 {
+		most = min(most, s.o.Timeout/2)
+	}
+	wait, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	conn, err := s.pool.Acquire(wait)
 	if st := s.pool.Stat(); err != nil && wait.Err() != nil && st.AcquiredConns() >= st.MaxConns() {

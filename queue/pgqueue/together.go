@@ -61,9 +61,9 @@ type newEvent struct {
 	json        string
 }
 
-// rows returns a Put that can go together with others, or nil: those with
-// keys, with much or with bodies that go their own way take a transaction of
-// their own.
+// rows returns a Put that can go together with others, or nil: those with much
+// or with bodies that go their own way take a transaction of their own, and
+// those with keys, which may have to wait for somebody's.
 func (s *Storage) rows(ctx context.Context, call int64, subs []*queue.Submission) (*newPut, puts, error) {
 	p, done := &newPut{call: call}, make(puts, len(subs))
 	seen := make(map[queue.ID]bool, len(subs))

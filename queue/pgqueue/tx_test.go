@@ -51,8 +51,11 @@ func entries(t testing.TB, s *pgqueue.Storage) []*queue.Entry {
 // What is put within a transaction is queued if, and only if, it commits; a
 // retried request is one mail.
 func TestPutTx(t *testing.T) {
+	testPutTx(t, pgtest.Pool(t))
+}
+
+func testPutTx(t *testing.T, pool *pgxpool.Pool) {
 	ctx := t.Context()
-	pool := pgtest.Pool(t)
 	name := pgtest.Schema(t, pool)
 	s := open(t, pool, pgqueue.Options{Schema: name})
 	if _, err := pool.Exec(ctx, "CREATE TABLE "+name+".orders (n int PRIMARY KEY)"); err != nil {
