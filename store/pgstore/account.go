@@ -30,23 +30,34 @@ var (
 func (a *account) read(ctx context.Context, sql string, args []any, into ...any) error {
 	ctx, cancel := a.s.bounded(ctx)
 	defer cancel()
-	return fail(a.s.pool.QueryRow(ctx, a.s.sql(sql), args...).Scan(into...))
+	return fail(a.s.row(ctx, a.s.sql(sql), args, into...))
 }
 
 // transact runs f in a transaction, again if PostgreSQL asks for it.
 func (s *Store) transact(ctx context.Context, f func(ctx context.Context, tx pgx.Tx) error) error {
+	return fail(s.again(ctx, func(ctx context.Context) error {
+		conn, err := s.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return f(ctx, tx) })
+	}))
+}
+
+// again runs f, and again if PostgreSQL asks for it.
+func (s *Store) again(ctx context.Context, f func(ctx context.Context) error) error {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	for tries := 0; ; tries++ {
-		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return f(ctx, tx) })
+		err := f(ctx)
 		switch code(err) {
-		case deadlock, serialization, foreignKeyViolation:
-			// The last one: a body was swept while it was being linked.
+		case deadlock, serialization:
 			if tries < 3 && ctx.Err() == nil {
 				continue
 			}
 		}
-		return fail(err)
+		return err
 	}
 }
 

@@ -20,21 +20,23 @@ const maxReferences = 100
 // prepared is a Draft ready to become a row.
 type prepared struct {
 	id      string // of a content that may be there already; "" = a new one
+	fresh   bool   // id is not there already, as far as we know
 	thread  string // "" = by ids
 	head    []byte
 	size    int64 // of head and body
 	blob    int64 // 0 = data is stored with the message
 	data    []byte
 	summary []byte
-	ids     [][]byte // hashes of Message-ID and References
+	ids     [][]byte // hashes of Message-ID and References, each once
 	flags   store.Flags
 	date    time.Time
+	saved   time.Time // by insert
 }
 
 // prepare reads a Draft's body, before any lock is taken. A body larger than a
 // row is stored by it.
 func (s *Store) prepare(ctx context.Context, d store.Draft) (*prepared, func(), error) {
-	p := &prepared{head: d.Head, size: int64(len(d.Head)), summary: d.Summary, flags: store.NewFlags(d.Flags.System, d.Flags.Keywords...), date: d.InternalDate}
+	p := &prepared{fresh: true, head: d.Head, size: int64(len(d.Head)), summary: d.Summary, flags: store.NewFlags(d.Flags.System, d.Flags.Keywords...), date: d.InternalDate}
 	if d.Body != nil {
 		p.size += d.Body.Size()
 	}
@@ -44,7 +46,9 @@ func (s *Store) prepare(ctx context.Context, d store.Draft) (*prepared, func(), 
 	for _, id := range append([]string{d.MessageID}, d.References...) {
 		if id != "" && len(p.ids) < maxReferences {
 			sum := sha256.Sum256([]byte(id))
-			p.ids = append(p.ids, sum[:16])
+			if !slices.ContainsFunc(p.ids, func(o []byte) bool { return string(o) == string(sum[:16]) }) {
+				p.ids = append(p.ids, sum[:16])
+			}
 		}
 	}
 	drop := func() {}
@@ -75,6 +79,7 @@ func (s *Store) prepare(ctx context.Context, d store.Draft) (*prepared, func(), 
 		}
 		if len(d.Head) == 0 {
 			p.id = b.id
+			p.fresh = !b.given.Swap(true)
 		}
 	default:
 		return p, drop, s.copyBody(ctx, p, d.Body, &drop)
@@ -86,7 +91,7 @@ func (s *Store) prepare(ctx context.Context, d store.Draft) (*prepared, func(), 
 func (p *prepared) link(c *content, head []byte) {
 	p.blob, p.thread, p.data = c.blob, c.thread, nil
 	if len(head) == 0 {
-		p.id, p.head = c.id, c.head
+		p.id, p.head, p.fresh = c.id, c.head, false
 	} else {
 		p.head = slices.Concat(head, c.head)
 	}
@@ -166,6 +171,11 @@ func (a *account) add(ctx context.Context, box store.MailboxID, uids []store.UID
 		return store.Appended{}, err
 	}
 	defer drop()
+	if uids == nil && o.Replace.UID == 0 && plain(ready) {
+		if out, done, err := a.join(ctx, box, ready); done {
+			return out, err
+		}
+	}
 	var out store.Appended
 	err = a.write(ctx, func(w *write) (err error) {
 		out, err = w.append(box, uids, ready, o)
@@ -175,6 +185,18 @@ func (a *account) add(ctx context.Context, box store.MailboxID, uids []store.UID
 		return store.Appended{}, err
 	}
 	return out, nil
+}
+
+// plain reports whether one statement can store all of d.
+func plain(d []*prepared) bool {
+	size := 0
+	for _, p := range d {
+		if !p.plain() {
+			return false
+		}
+		size += len(p.data)
+	}
+	return len(d) > 0 && size <= plainBytes && unshared(d)
 }
 
 func (w *write) append(id store.MailboxID, uids []store.UID, d []*prepared, o store.AppendOptions) (store.Appended, error) {
@@ -287,9 +309,9 @@ func (w *write) insert(b *box, uids []store.UID, d []*prepared) ([]store.Message
 			m.Flags = b.flags(p.flags.System, numbers)
 		}
 		date, zone := instant(m.InternalDate)
-		batch.Queue(w.a.s.sql(`INSERT INTO {s}.messages (mailbox, uid, modseq, content, size, date, saved, zone, flags, keywords)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`),
-			b.num, int64(m.UID), b.modSeq, contents[i], m.Size, date, m.SaveDate, zone, int16(m.Flags.System), numbers)
+		batch.Queue(w.a.s.sql(`INSERT INTO {s}.messages (mailbox, uid, modseq, content, id, size, date, saved, zone, flags, keywords)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`),
+			b.num, int64(m.UID), b.modSeq, contents[i], m.ID, m.Size, date, m.SaveDate, zone, int16(m.Flags.System), numbers)
 		b.count(m.Flags.System, m.Size, 1)
 	}
 	return out, w.tx.SendBatch(w.ctx, batch).Close()
@@ -311,7 +333,16 @@ func (w *write) content(p *prepared, n int) (id, thread string, num int64, err e
 		return "", "", 0, err
 	}
 	blob := p.blob
-	if blob == 0 {
+	if blob != 0 {
+		// Locked, so that the sweep leaves it.
+		err := w.row(`SELECT num FROM {s}.blobs WHERE num = $1::bigint FOR KEY SHARE`, blob).Scan(&blob)
+		if errors.Is(err, pgx.ErrNoRows) {
+			err = errSwept
+		}
+		if err != nil {
+			return "", "", 0, err
+		}
+	} else {
 		// Several accounts may share it: whoever stores it first tells.
 		if err := w.row(`INSERT INTO {s}.blobs (size, data) VALUES ($1, $2) RETURNING num`, len(p.data), p.data).Scan(&blob); err != nil {
 			return "", "", 0, err
@@ -351,16 +382,6 @@ func (w *write) thread(p *prepared) (string, error) {
 			return "", err
 		}
 	}
-	return thread, w.exec(`INSERT INTO {s}.threads (account, hash, thread) SELECT $1, hash, $3 FROM unnest($2::bytea[]) AS i(hash)
-		ON CONFLICT (account, hash) DO UPDATE SET at = now()`, w.a.num, distinct(p.ids), thread)
-}
-
-func distinct(ids [][]byte) [][]byte {
-	var out [][]byte
-	for _, id := range ids {
-		if !slices.ContainsFunc(out, func(o []byte) bool { return string(o) == string(id) }) {
-			out = append(out, id)
-		}
-	}
-	return out
+	return thread, w.exec(`INSERT INTO {s}.threads (account, hash, thread) SELECT $1::bigint, hash, $3::text FROM unnest($2::bytea[]) AS i(hash)
+		ON CONFLICT (account, hash) DO NOTHING`, w.a.num, p.ids, thread)
 }

@@ -85,7 +85,7 @@ func (s *Store) readChunks(ctx context.Context, blob int64, p []byte, at, size i
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	// Only what is wanted of the first and the last chunk is sent.
-	rows, err := s.pool.Query(ctx, s.sql(`SELECT n, CASE WHEN n = $2 THEN substr(data, $4) ELSE data END FROM {s}.chunks
+	rows, err := s.query(ctx, s.sql(`SELECT n, CASE WHEN n = $2 THEN substr(data, $4) ELSE data END FROM {s}.chunks
 		WHERE blob = $1 AND n BETWEEN $2 AND $3 ORDER BY n`), blob, first, last, at-first*chunk+1)
 	if err != nil {
 		return 0, fail(err)

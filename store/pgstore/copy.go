@@ -68,8 +68,8 @@ func (w *write) copy(from store.MailboxID, uids store.UIDSet, to store.MailboxID
 	modSeq := w.commit()
 	lo, hi := bounds(picked.uids)
 	now := time.Now().UTC().Truncate(time.Microsecond)
-	err = w.exec(`INSERT INTO {s}.messages (mailbox, uid, modseq, content, size, date, saved, zone, flags, keywords)
-		SELECT $4, $5 - 1 + row_number() OVER (ORDER BY m.uid), $6, m.content, m.size, m.date, $7, m.zone, m.flags,
+	err = w.exec(`INSERT INTO {s}.messages (mailbox, uid, modseq, content, id, size, date, saved, zone, flags, keywords)
+		SELECT $4, $5 - 1 + row_number() OVER (ORDER BY m.uid), $6, m.content, m.id, m.size, m.date, $7, m.zone, m.flags,
 			CASE WHEN m.keywords IS NOT NULL THEN ARRAY(SELECT n FROM (SELECT ($8::smallint[])[k] AS n FROM unnest(m.keywords) k) x WHERE n > 0 ORDER BY n) END
 		FROM unnest($2::bigint[], $3::bigint[]) AS r(lo, hi) JOIN {s}.messages m ON m.mailbox = $1 AND m.uid BETWEEN r.lo AND r.hi`,
 		src.num, lo, hi, dst.num, dst.next, modSeq, now, numbers)

@@ -96,7 +96,7 @@ func (s *Store) find(ctx context.Context, targets []store.Target) (map[string]in
 	}
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, s.sql(`SELECT id, num FROM {s}.accounts WHERE id = ANY($1)`), ids)
+	rows, err := s.query(ctx, s.sql(`SELECT id, num FROM {s}.accounts WHERE id = ANY($1)`), ids)
 	if err != nil {
 		return nil, fail(err)
 	}

@@ -13,10 +13,9 @@ import (
 
 // What PostgreSQL calls the errors that mean something here.
 const (
-	uniqueViolation     = "23505"
-	foreignKeyViolation = "23503"
-	serialization       = "40001"
-	deadlock            = "40P01"
+	uniqueViolation = "23505"
+	serialization   = "40001"
+	deadlock        = "40P01"
 )
 
 func code(err error) string {
@@ -57,6 +56,25 @@ func known(err error) bool {
 	}
 	return false
 }
+
+// one reports whether PostgreSQL refused, with err, something about one of the
+// rows of a statement, so that nothing happened and the others may fare better.
+func one(err error) bool {
+	switch c := code(err); {
+	case len(c) != 5:
+		return false
+	default:
+		class := c[:2]
+		return class == "21" || class == "22" || class == "23" || class == "54"
+	}
+}
+
+// errBusy says that the pool had no connection to give for a while.
+var errBusy = fmt.Errorf("%w: all connections of the pool are in use", store.ErrUnavailable)
+
+// errSwept says that a body that was to be linked was removed, because nothing
+// used it for the grace.
+var errSwept = fmt.Errorf("%w: the body is not there any more", store.ErrUnavailable)
 
 // bodyError is a failure to read a body that the caller gave.
 type bodyError struct{ err error }

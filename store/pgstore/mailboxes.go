@@ -41,7 +41,7 @@ func (a *account) Mailboxes(ctx context.Context, q store.MailboxQuery) ([]store.
 		args = append(args, ids, names)
 	}
 	// One statement sees one state: the bound and the rows belong together.
-	rows, err := a.s.pool.Query(ctx, a.s.sql(`SELECT `+mailboxColumns+`, a.modseq FROM {s}.accounts a
+	rows, err := a.s.query(ctx, a.s.sql(`SELECT `+mailboxColumns+`, a.modseq FROM {s}.accounts a
 		LEFT JOIN {s}.mailboxes b ON b.account = a.num AND b.modseq > $2`+where+`
 		WHERE a.num = $1 ORDER BY b.num`), args...)
 	if err != nil {
@@ -80,7 +80,7 @@ func (a *account) Mailboxes(ctx context.Context, q store.MailboxQuery) ([]store.
 
 // gone are the mailboxes that were deleted after since.
 func (a *account) gone(ctx context.Context, since, through store.ModSeq) ([]store.Mailbox, error) {
-	rows, err := a.s.pool.Query(ctx, a.s.sql(`SELECT id, modseq FROM {s}.gone WHERE account = $1 AND modseq > $2 AND modseq <= $3 ORDER BY modseq`),
+	rows, err := a.s.query(ctx, a.s.sql(`SELECT id, modseq FROM {s}.gone WHERE account = $1 AND modseq > $2 AND modseq <= $3 ORDER BY modseq`),
 		a.num, int64(since), int64(through))
 	if err != nil {
 		return nil, fail(err)
@@ -200,6 +200,12 @@ func (a *account) DeleteMailbox(ctx context.Context, id store.MailboxID) error {
 		if err := w.exec(`INSERT INTO {s}.gone (account, id, modseq) VALUES ($1, $2, $3)`, a.num, string(id), w.commit()); err != nil {
 			return err
 		}
+		if err := w.exec(`DELETE FROM {s}.messages WHERE mailbox = $1`, b.num); err != nil {
+			return err
+		}
+		if err := w.exec(`DELETE FROM {s}.expunged WHERE mailbox = $1`, b.num); err != nil {
+			return err
+		}
 		return w.exec(`DELETE FROM {s}.mailboxes WHERE num = $1`, b.num)
 	})
 }
@@ -233,7 +239,7 @@ func (a *account) Subscriptions(ctx context.Context) ([]string, error) {
 	}
 	ctx, cancel := a.s.bounded(ctx)
 	defer cancel()
-	rows, err := a.s.pool.Query(ctx, a.s.sql(`SELECT name FROM {s}.subscriptions WHERE account = $1 ORDER BY name`), a.num)
+	rows, err := a.s.query(ctx, a.s.sql(`SELECT name FROM {s}.subscriptions WHERE account = $1 ORDER BY name`), a.num)
 	if err != nil {
 		return nil, fail(err)
 	}

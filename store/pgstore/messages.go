@@ -121,7 +121,7 @@ func (p *pager) next(ctx context.Context, n int) ([]store.Message, error) {
 	}
 	ctx, cancel := p.a.s.bounded(ctx)
 	defer cancel()
-	rows, err := p.a.s.pool.Query(ctx, p.a.s.sql(`SELECT `+columns+` FROM `+from+`
+	rows, err := p.a.s.query(ctx, p.a.s.sql(`SELECT `+columns+` FROM `+from+`
 		JOIN {s}.contents c ON c.num = m.content JOIN {s}.mailboxes b ON b.num = m.mailbox`+joins+`
 		ORDER BY m.uid LIMIT $3`), args...)
 	if err != nil {
@@ -208,7 +208,7 @@ func (a *account) Changes(ctx context.Context, id store.MailboxID, since store.M
 	c := store.Changes{Expunged: store.UIDSet{}}
 	ctx, cancel := a.s.bounded(ctx)
 	defer cancel()
-	rows, err := a.s.pool.Query(ctx, a.s.sql(`SELECT b.modseq, b.uidnext, b.horizon, e.first, e.last FROM {s}.mailboxes b
+	rows, err := a.s.query(ctx, a.s.sql(`SELECT b.modseq, b.uidnext, b.horizon, e.first, e.last FROM {s}.mailboxes b
 		LEFT JOIN {s}.expunged e ON e.mailbox = b.num AND e.modseq > $3
 		WHERE b.account = $1 AND b.id = $2 ORDER BY e.first`), a.num, text(string(id)), int64(since))
 	if err != nil {

@@ -67,10 +67,14 @@ CREATE TABLE {s}.chunks (
 );
 ALTER TABLE {s}.chunks ALTER data SET STORAGE EXTERNAL;
 
+-- From here on rows come and go with each message. That what they name is
+-- there is seen to under the lock of the account's row, and of the body's:
+-- foreign keys would be the greatest part of what storing a message costs.
+
 -- What a message says, shared by its copies in the account.
 CREATE TABLE {s}.contents (
 	num     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	account bigint NOT NULL REFERENCES {s}.accounts ON DELETE CASCADE,
+	account bigint NOT NULL,           -- accounts.num
 	id      text COLLATE "C" NOT NULL, -- EMAILID
 	thread  text COLLATE "C" NOT NULL, -- THREADID
 	size    bigint NOT NULL,           -- of head and blob
@@ -78,17 +82,18 @@ CREATE TABLE {s}.contents (
 	expunged timestamptz,              -- when refs became 0
 	head    bytea,                     -- goes before the blob
 	summary bytea,
-	blob    bigint NOT NULL REFERENCES {s}.blobs,
+	blob    bigint NOT NULL,           -- blobs.num
 	UNIQUE (account, id)
 );
 CREATE INDEX contents_blob ON {s}.contents (blob);
 CREATE INDEX contents_expunged ON {s}.contents (expunged) WHERE expunged IS NOT NULL;
 
 CREATE TABLE {s}.messages (
-	mailbox  bigint NOT NULL REFERENCES {s}.mailboxes ON DELETE CASCADE,
+	mailbox  bigint NOT NULL,          -- mailboxes.num
 	uid      bigint NOT NULL,
 	modseq   bigint NOT NULL,
-	content  bigint NOT NULL REFERENCES {s}.contents,
+	content  bigint NOT NULL,          -- contents.num
+	id       text COLLATE "C" NOT NULL, -- the content's: lists are made of this table alone
 	size     bigint NOT NULL,
 	date     timestamptz NOT NULL,     -- INTERNALDATE
 	saved    timestamptz NOT NULL,     -- SAVEDATE
@@ -101,7 +106,7 @@ CREATE INDEX messages_modseq ON {s}.messages (mailbox, modseq);
 
 -- UIDs that were expunged.
 CREATE TABLE {s}.expunged (
-	mailbox bigint NOT NULL REFERENCES {s}.mailboxes ON DELETE CASCADE,
+	mailbox bigint NOT NULL,           -- mailboxes.num
 	modseq  bigint NOT NULL,
 	first   bigint NOT NULL,
 	last    bigint NOT NULL,
@@ -110,7 +115,7 @@ CREATE TABLE {s}.expunged (
 
 -- Which thread the messages that know a Message-ID are in.
 CREATE TABLE {s}.threads (
-	account bigint NOT NULL REFERENCES {s}.accounts ON DELETE CASCADE,
+	account bigint NOT NULL,           -- accounts.num
 	hash    bytea NOT NULL,            -- of the Message-ID
 	thread  text COLLATE "C" NOT NULL,
 	at      timestamptz NOT NULL DEFAULT now(),
@@ -119,7 +124,7 @@ CREATE TABLE {s}.threads (
 
 -- Deliveries that need not be taken again.
 CREATE TABLE {s}.deliveries (
-	account bigint NOT NULL REFERENCES {s}.accounts ON DELETE CASCADE,
+	account bigint NOT NULL,           -- accounts.num
 	hash    bytea NOT NULL,            -- of Target.Once
 	at      timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (account, hash)

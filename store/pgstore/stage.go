@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 
@@ -22,9 +23,10 @@ type staged struct {
 	id     string // the message's, when nothing goes before it
 	buf    []byte // all of a small body, the end of a large one
 	size   int64
-	blob   int64 // 0 = small
-	n      int64 // chunks written
-	linked bool  // it is some message's
+	blob   int64       // 0 = small
+	n      int64       // chunks written
+	linked bool        // it is some message's
+	given  atomic.Bool // its id is perhaps some message's
 	err    error
 }
 
@@ -143,12 +145,10 @@ func (st *staged) Close() error {
 	if st.blob == 0 || st.linked {
 		return nil
 	}
-	// Also when the caller has gone. Should it fail, the sweep finds it.
+	// Also when the caller has gone. Should it fail, the sweep finds it. One
+	// that is being linked is waited for, and is not pending then.
 	ctx, cancel := st.s.bounded(context.WithoutCancel(st.ctx))
 	defer cancel()
 	_, err := st.s.pool.Exec(ctx, st.s.sql(`DELETE FROM {s}.blobs WHERE num = $1 AND pending IS NOT NULL`), st.blob)
-	if code(err) == foreignKeyViolation {
-		return nil // it was linked after all
-	}
 	return fail(err)
 }

@@ -77,6 +77,9 @@ type Store struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	hub     hub
+	joiner  joiner
+
+	byNum, byName statements // of insert
 }
 
 // Open opens the store in a database, and makes its tables or brings them up
@@ -103,6 +106,8 @@ func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.hub.init(s)
+	s.joiner.waiting = make(map[int64][]*joined)
+	s.byNum, s.byName = s.statements("num", "bigint"), s.statements("id", "text")
 	s.running.Go(s.sweepNowAndThen)
 	return s, nil
 }
@@ -115,6 +120,9 @@ func setDefault[T int | time.Duration](v *T, def T) {
 
 // Close ends what runs in the background. Calls under way end on their own.
 func (s *Store) Close() error {
+	s.joiner.mu.Lock()
+	s.joiner.closed = true
+	s.joiner.mu.Unlock()
 	s.cancel()
 	s.hub.line.Close()
 	s.running.Wait()
@@ -146,7 +154,7 @@ func (s *Store) Account(ctx context.Context, id string) (store.Account, error) {
 func (s *Store) Accounts(ctx context.Context) ([]string, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, s.sql(`SELECT id FROM {s}.accounts ORDER BY id`))
+	rows, err := s.query(ctx, s.sql(`SELECT id FROM {s}.accounts ORDER BY id`))
 	if err != nil {
 		return nil, fail(err)
 	}
@@ -191,12 +199,17 @@ func (s *Store) DeleteAccount(ctx context.Context, id string) error {
 		// Their bodies are left to the sweep.
 		_, err = tx.Exec(ctx, s.sql(`UPDATE {s}.blobs SET pending = now()
 			WHERE num IN (SELECT blob FROM {s}.contents WHERE account = $1)`), a.num)
-		if err == nil {
-			// Messages hold contents, so they go first.
-			_, err = tx.Exec(ctx, s.sql(`DELETE FROM {s}.mailboxes WHERE account = $1`), a.num)
-		}
-		if err == nil {
-			_, err = tx.Exec(ctx, s.sql(`DELETE FROM {s}.accounts WHERE num = $1`), a.num)
+		for _, sql := range []string{
+			`DELETE FROM {s}.messages WHERE mailbox IN (SELECT num FROM {s}.mailboxes WHERE account = $1)`,
+			`DELETE FROM {s}.expunged WHERE mailbox IN (SELECT num FROM {s}.mailboxes WHERE account = $1)`,
+			`DELETE FROM {s}.contents WHERE account = $1`,
+			`DELETE FROM {s}.threads WHERE account = $1`,
+			`DELETE FROM {s}.deliveries WHERE account = $1`,
+			`DELETE FROM {s}.accounts WHERE num = $1`, // with its mailboxes
+		} {
+			if err == nil {
+				_, err = tx.Exec(ctx, s.sql(sql), a.num)
+			}
 		}
 		return err
 	})

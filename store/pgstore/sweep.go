@@ -70,17 +70,23 @@ func (s *Store) sweepContents(ctx context.Context, tx pgx.Tx) (int64, error) {
 }
 
 // sweepBlobs removes bodies that nothing uses. One that is being linked is
-// locked by its foreign key, and left for the next time.
+// locked, and left for the next time. Whether something uses them is asked once
+// they are locked themselves: by a statement of its own, which sees all who
+// were first.
 func (s *Store) sweepBlobs(ctx context.Context, tx pgx.Tx) (int64, error) {
-	if _, err := tx.Exec(ctx, s.sql(`UPDATE {s}.blobs b SET pending = NULL
-		WHERE pending < now() - $1::interval AND EXISTS (SELECT FROM {s}.contents c WHERE c.blob = b.num)`), s.o.Grace); err != nil {
+	rows, err := tx.Query(ctx, s.sql(`SELECT num FROM {s}.blobs WHERE pending <= now() - $1::interval
+		ORDER BY pending LIMIT $2::int FOR UPDATE SKIP LOCKED`), s.o.Grace, sweepRows)
+	if err != nil {
 		return 0, err
 	}
-	tag, err := tx.Exec(ctx, s.sql(`WITH old AS (
-			SELECT num FROM {s}.blobs b WHERE pending <= now() - $1::interval AND NOT EXISTS (SELECT FROM {s}.contents c WHERE c.blob = b.num)
-			ORDER BY pending LIMIT $2 FOR UPDATE SKIP LOCKED)
-		DELETE FROM {s}.blobs b USING old WHERE b.num = old.num`), s.o.Grace, sweepRows)
-	return tag.RowsAffected(), err
+	old, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil || len(old) == 0 {
+		return 0, err
+	}
+	_, err = tx.Exec(ctx, s.sql(`WITH live AS (UPDATE {s}.blobs b SET pending = NULL
+			WHERE num = ANY($1::bigint[]) AND EXISTS (SELECT FROM {s}.contents c WHERE c.blob = b.num))
+		DELETE FROM {s}.blobs b WHERE num = ANY($1::bigint[]) AND NOT EXISTS (SELECT FROM {s}.contents c WHERE c.blob = b.num)`), old)
+	return int64(len(old)), err
 }
 
 // sweepHistory forgets expunged UIDs beyond what is to be remembered, and

@@ -138,7 +138,7 @@ func (h *hub) poll(ctx context.Context) error {
 	}
 	ctx, cancel := h.s.bounded(ctx)
 	defer cancel()
-	rows, err := h.s.pool.Query(ctx, h.s.sql(`SELECT w.num, coalesce(a.modseq, -1) FROM unnest($1::bigint[]) AS w(num) LEFT JOIN {s}.accounts a ON a.num = w.num`), watched)
+	rows, err := h.s.query(ctx, h.s.sql(`SELECT w.num, coalesce(a.modseq, -1) FROM unnest($1::bigint[]) AS w(num) LEFT JOIN {s}.accounts a ON a.num = w.num`), watched)
 	if err != nil {
 		return err
 	}
