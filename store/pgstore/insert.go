@@ -31,6 +31,7 @@ type entry struct {
 	validity uint32
 	id       string
 	thread   string
+	blob     int64
 	words    []string // keywords in the mailbox's spelling
 }
 
@@ -106,8 +107,9 @@ const insertSQL = `WITH i AS MATERIALIZED (
 	UPDATE {s}.accounts a SET modseq = g.modseq, used = a.used + g.size
 	FROM (SELECT account, max(modseq) AS modseq, sum(size)::bigint AS size FROM m GROUP BY account) g WHERE a.num = g.account
 )
-SELECT m.n, false, m.account, m.uid, m.modseq, m.prev, m.uidvalidity, coalesce(f.thread, m.thread), m.words FROM m LEFT JOIN found f ON f.n = m.n
-UNION ALL SELECT t.n, true, t.account, 0::bigint, 0::bigint, 0::bigint, 0::bigint, ''::text, NULL::text[] FROM taken t`
+SELECT m.n, false, m.account, m.uid, m.modseq, m.prev, m.uidvalidity, coalesce(f.thread, m.thread), m.words, coalesce(b.num, m.blob)
+FROM m LEFT JOIN found f ON f.n = m.n LEFT JOIN bodies b ON b.n = m.body
+UNION ALL SELECT t.n, true, t.account, 0::bigint, 0::bigint, 0::bigint, 0::bigint, ''::text, NULL::text[], 0::bigint FROM taken t`
 
 // Locks are taken before the statement is: in one order, so that two batches
 // never wait for one another in a circle, and by statements of their own, so
@@ -228,7 +230,7 @@ func (s *Store) inserted(res pgx.BatchResults, locks int, list []*entry) error {
 	for rows.Next() {
 		var n int64
 		var e entry
-		if err := rows.Scan(&n, &e.taken, &e.num, &e.uid, &e.modSeq, &e.prev, &e.validity, &e.thread, &e.words); err != nil {
+		if err := rows.Scan(&n, &e.taken, &e.num, &e.uid, &e.modSeq, &e.prev, &e.validity, &e.thread, &e.words, &e.blob); err != nil {
 			return err
 		}
 		if n < 1 || n > int64(len(list)) {
@@ -236,7 +238,7 @@ func (s *Store) inserted(res pgx.BatchResults, locks int, list []*entry) error {
 		}
 		x := list[n-1]
 		x.done, x.taken, x.num, x.uid, x.modSeq = true, e.taken, e.num, e.uid, e.modSeq
-		x.prev, x.validity, x.thread, x.words = e.prev, e.validity, e.thread, e.words
+		x.prev, x.validity, x.thread, x.words, x.blob = e.prev, e.validity, e.thread, e.words, e.blob
 	}
 	return rows.Err()
 }
