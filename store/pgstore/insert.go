@@ -1,8 +1,10 @@
 package pgstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,66 +39,62 @@ type entry struct {
 
 // plain reports whether the statement of insert can take p: what is linked
 // with its ID and thread is looked up by append.
-func (p *prepared) plain() bool { return p.fresh && p.thread == "" }
+func (p *prepared) plain() bool {
+	return p.fresh && p.thread == "" &&
+		!slices.ContainsFunc(p.flags.Keywords, func(k string) bool { return k == "" || !storable(k) || strings.Contains(k, "\n") })
+}
 
 // insertSQL stores messages in any number of mailboxes. It runs as the last of
 // a batch, in whose transaction their accounts are locked already: so what it
 // sees is the latest, and it is the only one that runs under the lock. Either
 // all messages for an account are stored or none is, and those that are not
-// come back in no row. There are no keywords in it that a mailbox does not
-// know, and no two messages for one account that share a Message-ID.
+// come back in no row. No two messages for one account share a Message-ID.
+//
+// What is looked up for each message is so by a subquery with a LIMIT, which
+// is an index's work however small the tables were when the plan was made.
 const insertSQL = `WITH i AS MATERIALIZED (
-	SELECT u.*, a.num AS account, a.modseq AS had, a.quota, a.used, b.num AS mailbox, b.modseq AS prev, b.uidnext, b.uidvalidity, b.keywords
+	SELECT u.*, a.num AS account, a.modseq + u.rank AS modseq, a.quota, a.used, b.num AS mailbox, b.modseq AS prev, b.uidnext, b.uidvalidity, b.keywords,
+		u.once IS NOT NULL AND (SELECT true FROM {s}.deliveries d WHERE d.account = a.num AND d.hash = u.once LIMIT 1) IS NOT NULL AS taken,
+		u.blob = 0 OR (SELECT true FROM {s}.blobs x WHERE x.num = u.blob LIMIT 1) IS NOT NULL AS there,
+		CASE WHEN u.words <> '' THEN ARRAY(SELECT (SELECT x.n FROM unnest(b.keywords) WITH ORDINALITY AS x(word, n)
+			WHERE lower(x.word COLLATE "C") = lower(w.word COLLATE "C") LIMIT 1)::smallint AS n
+			FROM unnest(string_to_array(u.words, chr(10))) AS w(word) ORDER BY n) END AS numbers,
+		(SELECT x.thread FROM generate_series(0, length(u.hashes) / 16 - 1) AS g,
+			LATERAL (SELECT t.thread FROM {s}.threads t WHERE t.account = a.num AND t.hash = substr(u.hashes, 16 * g + 1, 16) LIMIT 1) x
+			ORDER BY g LIMIT 1) AS known
 	FROM unnest($1::{type}[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[], $8::smallint[],
-			$9::smallint[], $10::bytea[], $11::bytea[], $12::int[], $13::bigint[], $14::bytea[])
-		WITH ORDINALITY AS u(key, box, rank, id, thread, size, date, zone, flags, head, summary, body, blob, once, n)
-	JOIN {s}.accounts a ON a.{key} = u.key
-	LEFT JOIN {s}.mailboxes b ON b.account = a.num AND b.id = u.box
-), taken AS MATERIALIZED (
-	SELECT i.n, i.account FROM i JOIN {s}.deliveries d ON d.account = i.account AND d.hash = i.once WHERE i.once IS NOT NULL
-), k AS MATERIALIZED (
-	SELECT i.n, array_agg(w.n::smallint ORDER BY w.n) AS numbers, array_agg(w.word ORDER BY w.n) AS words, bool_and(w.n IS NOT NULL) AS known
-	FROM unnest($15::int[], $16::text[]) AS u(n, word) JOIN i ON i.n = u.n
-	LEFT JOIN LATERAL (SELECT x.n, x.word FROM unnest(i.keywords) WITH ORDINALITY AS x(word, n)
-		WHERE lower(x.word COLLATE "C") = lower(u.word COLLATE "C") LIMIT 1) w ON true
-	GROUP BY i.n
-), fit AS MATERIALIZED (
-	SELECT i.account FROM i LEFT JOIN k ON k.n = i.n
-	WHERE NOT EXISTS (SELECT FROM taken t WHERE t.n = i.n)
-	GROUP BY i.account, i.quota, i.used
-	HAVING bool_and(i.mailbox IS NOT NULL AND coalesce(k.known, true) AND i.uidnext < 4294000000
-			AND (i.blob = 0 OR EXISTS (SELECT FROM {s}.blobs x WHERE x.num = i.blob)))
-		AND (i.quota = 0 OR sum(i.size) = 0 OR i.used + sum(i.size) <= i.quota)
-), m AS MATERIALIZED (
-	SELECT i.*, i.had + i.rank AS modseq, nextval('{q}.contents_num_seq') AS content, k.numbers, k.words,
-		i.uidnext - 1 + row_number() OVER (PARTITION BY i.mailbox ORDER BY i.n) AS uid
-	FROM i JOIN fit ON fit.account = i.account LEFT JOIN k ON k.n = i.n
-	WHERE NOT EXISTS (SELECT FROM taken t WHERE t.n = i.n)
+			$9::smallint[], $10::bytea[], $11::bytea[], $12::int[], $13::bigint[], $14::bytea[], $15::text[], $16::bytea[])
+		WITH ORDINALITY AS u(key, box, rank, id, thread, size, date, zone, flags, head, summary, body, blob, once, words, hashes, n)
+	CROSS JOIN LATERAL (SELECT * FROM {s}.accounts a WHERE a.{key} = u.key LIMIT 1) a
+	LEFT JOIN LATERAL (SELECT * FROM {s}.mailboxes b WHERE b.account = a.num AND b.id = u.box LIMIT 1) b ON true
 ), bodies AS MATERIALIZED (
 	SELECT u.n, u.data, nextval('{q}.blobs_num_seq') AS num FROM unnest($17::bytea[]) WITH ORDINALITY AS u(data, n)
-	WHERE EXISTS (SELECT FROM m WHERE m.body = u.n)
+), m AS MATERIALIZED (
+	SELECT f.account, f.mailbox, f.modseq, f.n, f.id, coalesce(f.known, f.thread) AS thread, f.size, f.date, f.zone, f.flags, f.head, f.summary,
+		f.once, f.hashes, f.prev, f.uidvalidity, f.keywords, f.numbers, f.body,
+		nextval('{q}.contents_num_seq') AS content, coalesce(b.num, f.blob) AS blob,
+		f.uidnext - 1 + row_number() OVER (PARTITION BY f.mailbox ORDER BY f.n) AS uid
+	FROM (SELECT i.*, sum(i.size) FILTER (WHERE NOT i.taken) OVER w AS added,
+			bool_and(i.taken OR i.mailbox IS NOT NULL AND i.there AND i.uidnext < 4294000000
+				AND (i.numbers IS NULL OR array_position(i.numbers, NULL) IS NULL)) OVER w AS fits
+		FROM i WINDOW w AS (PARTITION BY i.account)) f LEFT JOIN bodies b ON b.n = f.body
+	WHERE f.fits AND NOT f.taken AND (f.quota = 0 OR f.added = 0 OR f.used + f.added <= f.quota)
 ), store_bodies AS (
-	INSERT INTO {s}.blobs (num, size, data) OVERRIDING SYSTEM VALUE SELECT num, length(data), data FROM bodies
+	INSERT INTO {s}.blobs (num, size, data) OVERRIDING SYSTEM VALUE SELECT num, length(data), data FROM bodies WHERE n IN (SELECT body FROM m)
 ), link AS (
-	UPDATE {s}.blobs b SET pending = NULL WHERE b.num = ANY($13::bigint[]) AND b.pending IS NOT NULL AND EXISTS (SELECT FROM m WHERE m.blob = b.num)
-), h AS MATERIALIZED (
-	SELECT m.n, m.account, u.hash, t.thread, u.nr FROM unnest($18::int[], $19::bytea[]) WITH ORDINALITY AS u(n, hash, nr) JOIN m ON m.n = u.n
-	LEFT JOIN LATERAL (SELECT x.thread FROM {s}.threads x WHERE x.account = m.account AND x.hash = u.hash LIMIT 1) t ON true
-), found AS MATERIALIZED (
-	SELECT n, (array_agg(thread ORDER BY nr))[1] AS thread FROM h WHERE thread IS NOT NULL GROUP BY n
+	UPDATE {s}.blobs b SET pending = NULL WHERE b.num = ANY($13::bigint[]) AND b.pending IS NOT NULL AND b.num IN (SELECT blob FROM m)
 ), store_threads AS (
-	INSERT INTO {s}.threads (account, hash, thread) SELECT h.account, h.hash, coalesce(f.thread, m.thread)
-	FROM h JOIN m ON m.n = h.n LEFT JOIN found f ON f.n = h.n WHERE h.thread IS NULL
+	INSERT INTO {s}.threads (account, hash, thread) SELECT m.account, substr(m.hashes, 16 * g + 1, 16), m.thread
+	FROM m, generate_series(0, length(m.hashes) / 16 - 1) AS g
 	ON CONFLICT (account, hash) DO NOTHING
 ), store_contents AS (
 	INSERT INTO {s}.contents (num, account, id, thread, size, refs, head, summary, blob) OVERRIDING SYSTEM VALUE
-	SELECT m.content, m.account, m.id, coalesce(f.thread, m.thread), m.size, 1, m.head, m.summary, coalesce(b.num, m.blob)
-	FROM m LEFT JOIN found f ON f.n = m.n LEFT JOIN bodies b ON b.n = m.body
+	SELECT content, account, id, thread, size, 1, head, summary, blob FROM m
 ), store_messages AS (
 	INSERT INTO {s}.messages (mailbox, uid, modseq, content, id, size, date, saved, zone, flags, keywords)
-	SELECT m.mailbox, m.uid, m.modseq, m.content, m.id, m.size, m.date, $20::timestamptz, m.zone, m.flags, m.numbers FROM m
+	SELECT mailbox, uid, modseq, content, id, size, date, $18::timestamptz, zone, flags, numbers FROM m
 ), store_once AS (
-	INSERT INTO {s}.deliveries (account, hash) SELECT m.account, m.once FROM m WHERE m.once IS NOT NULL
+	INSERT INTO {s}.deliveries (account, hash) SELECT account, once FROM m WHERE once IS NOT NULL
 ), count_boxes AS (
 	UPDATE {s}.mailboxes b SET uidnext = b.uidnext + g.n, modseq = g.modseq, messages = b.messages + g.n, unseen = b.unseen + g.unseen,
 		deleted = b.deleted + g.deleted, size = b.size + g.size, deleted_size = b.deleted_size + g.deleted_size
@@ -107,9 +105,8 @@ const insertSQL = `WITH i AS MATERIALIZED (
 	UPDATE {s}.accounts a SET modseq = g.modseq, used = a.used + g.size
 	FROM (SELECT account, max(modseq) AS modseq, sum(size)::bigint AS size FROM m GROUP BY account) g WHERE a.num = g.account
 )
-SELECT m.n, false, m.account, m.uid, m.modseq, m.prev, m.uidvalidity, coalesce(f.thread, m.thread), m.words, coalesce(b.num, m.blob)
-FROM m LEFT JOIN found f ON f.n = m.n LEFT JOIN bodies b ON b.n = m.body
-UNION ALL SELECT t.n, true, t.account, 0::bigint, 0::bigint, 0::bigint, 0::bigint, ''::text, NULL::text[], 0::bigint FROM taken t`
+SELECT n, false, account, uid, modseq, prev, uidvalidity, thread, blob, CASE WHEN numbers IS NOT NULL THEN ARRAY(SELECT keywords[k] FROM unnest(numbers) k) END FROM m
+UNION ALL SELECT n, true, account, 0::bigint, 0::bigint, 0::bigint, 0::bigint, '', 0::bigint, NULL FROM i WHERE taken`
 
 // Locks are taken before the statement is: in one order, so that two batches
 // never wait for one another in a circle, and by statements of their own, so
@@ -140,13 +137,13 @@ func (s *Store) insert(ctx context.Context, list []*entry) error {
 	names, boxes, ids, threads := make([]string, 0, n), make([]string, 0, n), make([]string, 0, n), make([]string, 0, n)
 	dates, zones, flags := make([]time.Time, 0, n), make([]int16, 0, n), make([]int16, 0, n)
 	heads, summaries, onces := make([][]byte, 0, n), make([][]byte, 0, n), make([][]byte, 0, n)
-	var wordOf, hashOf, body []int32
-	var words []string
-	var hashes, bodies [][]byte
+	var body []int32
+	words, hashes := make([]string, 0, n), make([][]byte, 0, n)
+	var bodies [][]byte
 	var linked []int64
 	known := make(map[*byte]int32) // a body that several share goes there once
 	now := time.Now().UTC().Truncate(time.Microsecond)
-	for i, e := range list {
+	for _, e := range list {
 		p := e.p
 		nums, names = append(nums, e.account), append(names, text(e.name))
 		boxes, ranks, onces = append(boxes, text(string(e.box))), append(ranks, e.rank), append(onces, e.once)
@@ -176,12 +173,7 @@ func (s *Store) insert(ctx context.Context, list []*entry) error {
 			}
 		}
 		body = append(body, at)
-		for _, h := range p.ids {
-			hashOf, hashes = append(hashOf, int32(i+1)), append(hashes, h)
-		}
-		for _, w := range p.flags.Keywords {
-			wordOf, words = append(wordOf, int32(i+1)), append(words, text(w))
-		}
+		words, hashes = append(words, strings.Join(p.flags.Keywords, "\n")), append(hashes, bytes.Join(p.ids, nil))
 	}
 	var keys any = nums
 	if byName {
@@ -193,8 +185,7 @@ func (s *Store) insert(ctx context.Context, list []*entry) error {
 			batch.Queue(sql.lockBodies, linked)
 		}
 		batch.Queue(sql.lockAccounts, keys)
-		batch.Queue(sql.insert, keys, boxes, ranks, ids, threads, sizes, dates, zones, flags, heads, summaries, body, blobs, onces,
-			wordOf, words, bodies, hashOf, hashes, now)
+		batch.Queue(sql.insert, keys, boxes, ranks, ids, threads, sizes, dates, zones, flags, heads, summaries, body, blobs, onces, words, hashes, bodies, now)
 		conn, err := s.acquire(ctx)
 		if err != nil {
 			return err
@@ -230,7 +221,7 @@ func (s *Store) inserted(res pgx.BatchResults, locks int, list []*entry) error {
 	for rows.Next() {
 		var n int64
 		var e entry
-		if err := rows.Scan(&n, &e.taken, &e.num, &e.uid, &e.modSeq, &e.prev, &e.validity, &e.thread, &e.words, &e.blob); err != nil {
+		if err := rows.Scan(&n, &e.taken, &e.num, &e.uid, &e.modSeq, &e.prev, &e.validity, &e.thread, &e.blob, &e.words); err != nil {
 			return err
 		}
 		if n < 1 || n > int64(len(list)) {
