@@ -74,13 +74,14 @@ func (p *pager) open(ctx context.Context, id store.MailboxID) error {
 	return nil
 }
 
-// keywordsOf are the keywords of message m in mailbox b.
-const keywordsOf = `CASE WHEN m.keywords IS NOT NULL THEN ARRAY(SELECT b.keywords[k] FROM unnest(m.keywords) k) END`
+// keywordsOf are the keywords of message m in the mailbox whose number is $1:
+// those of the mailbox are read once a statement, if at all.
+const keywordsOf = `CASE WHEN m.keywords IS NOT NULL THEN ARRAY(SELECT (SELECT b.keywords FROM {s}.mailboxes b WHERE b.num = $1::bigint)[k] FROM unnest(m.keywords) k) END`
 
-// next reads up to n messages.
+// next reads up to n messages. All that a list needs is in one table.
 func (p *pager) next(ctx context.Context, n int) ([]store.Message, error) {
 	ranges := front(p.uids, n)
-	columns, joins := `m.uid, m.modseq, m.flags, `+keywordsOf+`, m.size, c.id`, ``
+	columns, joins := `m.uid, m.modseq, m.flags, `+keywordsOf+`, m.size, m.id`, ``
 	var m store.Message
 	var flags, zone int16
 	var words []string
@@ -91,6 +92,9 @@ func (p *pager) next(ctx context.Context, n int) ([]store.Message, error) {
 		columns += `, m.date, m.zone, m.saved`
 		into = append(into, &date, &zone, &saved)
 	}
+	if p.fields&(store.WithIDs|store.WithSummary|store.WithBody) != 0 {
+		joins = ` JOIN {s}.contents c ON c.num = m.content`
+	}
 	if p.fields&store.WithIDs != 0 {
 		columns += `, c.thread`
 		into = append(into, &m.ThreadID)
@@ -100,8 +104,8 @@ func (p *pager) next(ctx context.Context, n int) ([]store.Message, error) {
 		into = append(into, &m.Summary)
 	}
 	if p.fields&store.WithBody != 0 {
-		columns += `, c.thread, c.head, c.blob, CASE WHEN x.size <= $6 THEN x.data END`
-		joins = ` JOIN {s}.blobs x ON x.num = c.blob`
+		columns += `, c.thread, c.head, c.blob, CASE WHEN x.size <= $6::bigint THEN x.data END`
+		joins += ` JOIN {s}.blobs x ON x.num = c.blob`
 		into = append(into, &body.thread, &body.head, &body.blob, &body.data)
 	}
 	args := []any{p.box, int64(p.since), n}
@@ -109,11 +113,11 @@ func (p *pager) next(ctx context.Context, n int) ([]store.Message, error) {
 	if len(ranges) == 1 {
 		// In the order of the primary key, up to the limit.
 		from = `{s}.messages m`
-		joins += ` WHERE m.mailbox = $1 AND m.modseq > $2 AND m.uid BETWEEN $4 AND $5`
+		joins += ` WHERE m.mailbox = $1::bigint AND m.modseq > $2::bigint AND m.uid BETWEEN $4::bigint AND $5::bigint`
 		args = append(args, int64(ranges[0].First), int64(ranges[0].Last))
 	} else {
 		lo, hi := bounds(ranges)
-		from = `unnest($4::bigint[], $5::bigint[]) AS r(lo, hi) JOIN {s}.messages m ON m.mailbox = $1 AND m.modseq > $2 AND m.uid BETWEEN r.lo AND r.hi`
+		from = `unnest($4::bigint[], $5::bigint[]) AS r(lo, hi) JOIN {s}.messages m ON m.mailbox = $1::bigint AND m.modseq > $2::bigint AND m.uid BETWEEN r.lo AND r.hi`
 		args = append(args, lo, hi)
 	}
 	if p.fields&store.WithBody != 0 {
@@ -121,9 +125,8 @@ func (p *pager) next(ctx context.Context, n int) ([]store.Message, error) {
 	}
 	ctx, cancel := p.a.s.bounded(ctx)
 	defer cancel()
-	rows, err := p.a.s.query(ctx, p.a.s.sql(`SELECT `+columns+` FROM `+from+`
-		JOIN {s}.contents c ON c.num = m.content JOIN {s}.mailboxes b ON b.num = m.mailbox`+joins+`
-		ORDER BY m.uid LIMIT $3`), args...)
+	rows, err := p.a.s.query(ctx, p.a.s.sql(`SELECT `+columns+` FROM `+from+joins+`
+		ORDER BY m.uid LIMIT $3::bigint`), args...)
 	if err != nil {
 		return nil, fail(err)
 	}
