@@ -83,11 +83,12 @@ func (p *pager) next(ctx context.Context, n int) ([]store.Message, error) {
 	ranges := front(p.uids, n)
 	columns, joins := `m.uid, m.modseq, m.flags, `+keywordsOf+`, m.size, m.id`, ``
 	var m store.Message
+	var uid, modSeq int64 // plain types are read without reflection
 	var flags, zone int16
 	var words []string
 	var date, saved time.Time
 	var body content
-	into := []any{&m.UID, &m.ModSeq, &flags, &words, &m.Size, &m.ID}
+	into := []any{&uid, &modSeq, &flags, &words, &m.Size, &m.ID}
 	if p.fields&store.WithDates != 0 {
 		columns += `, m.date, m.zone, m.saved`
 		into = append(into, &date, &zone, &saved)
@@ -131,12 +132,13 @@ func (p *pager) next(ctx context.Context, n int) ([]store.Message, error) {
 		return nil, fail(err)
 	}
 	defer rows.Close()
-	out := make([]store.Message, 0, min(n, 512))
+	out := make([]store.Message, 0, min(int64(n), ranges.Count()))
 	for rows.Next() {
 		m, words, body = store.Message{}, nil, content{}
 		if err := rows.Scan(into...); err != nil {
 			return out, fail(err)
 		}
+		m.UID, m.ModSeq = store.UID(uid), store.ModSeq(modSeq)
 		m.Flags = store.NewFlags(store.SystemFlags(flags), words...)
 		if p.fields&store.WithDates != 0 {
 			m.InternalDate, m.SaveDate = zoned(date, zone), saved
