@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/postrider/postrider/store"
 )
@@ -61,44 +62,108 @@ func (s *Store) again(ctx context.Context, f func(ctx context.Context) error) er
 	}
 }
 
-// write is one write to an account, whose row is locked.
+// conn is what statements are sent by: a connection in a transaction, or a
+// savepoint.
+type conn interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
+}
+
+// write is one write to an account, whose row is locked. Statements that give
+// nothing back wait until something is asked for, and go with it.
 type write struct {
 	ctx    context.Context
 	a      *account
-	tx     pgx.Tx
+	tx     conn
 	modSeq int64 // the account's, and once commit was called this write's
 	quota  int64
 	used   int64
 	raised bool
+	boxes  map[store.MailboxID]*box // that were read with the lock
+	queue  *pgx.Batch
 }
 
-// write runs f with the account locked and keeps what f did to w. Whoever
-// watches is told if f called commit.
-func (a *account) write(ctx context.Context, f func(w *write) error) error {
+const lockSQL = `SELECT modseq, quota, used FROM {s}.accounts WHERE num = $1::bigint FOR UPDATE`
+
+// write runs f with the account locked and keeps what f did to w. Mailboxes
+// that f will ask for are read at once. Whoever watches is told if f called
+// commit.
+func (a *account) write(ctx context.Context, boxes []store.MailboxID, f func(w *write) error) error {
 	raised := false
-	err := a.s.transact(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		w := &write{ctx: ctx, a: a, tx: tx}
-		if err := w.lock(); err != nil {
+	err := a.s.again(ctx, func(ctx context.Context) error {
+		conn, err := a.s.acquire(ctx)
+		if err != nil {
 			return err
 		}
-		used := w.used
-		if err := f(w); err != nil {
+		defer conn.Release()
+		w := &write{ctx: ctx, a: a, tx: conn}
+		if err := w.run(boxes, f); err != nil {
+			// Should this fail, the pool does not take the connection back.
+			if ctx.Err() == nil {
+				conn.Exec(ctx, `ROLLBACK`)
+			}
 			return err
 		}
 		raised = w.raised
-		if !w.raised && w.used == used {
-			return nil
-		}
-		return w.exec(`UPDATE {s}.accounts SET modseq = $2, used = $3 WHERE num = $1`, a.num, w.modSeq, w.used)
+		return nil
 	})
 	if err == nil && raised {
 		a.s.hub.committed(a.num)
 	}
-	return err
+	return fail(err)
 }
 
+// run is the transaction: it begins with the first batch, and ends with the
+// last.
+func (w *write) run(boxes []store.MailboxID, f func(w *write) error) error {
+	if err := w.begin(boxes); err != nil {
+		return err
+	}
+	used := w.used
+	if err := f(w); err != nil {
+		return err
+	}
+	if w.raised || w.used != used {
+		w.exec(`UPDATE {s}.accounts SET modseq = $2::bigint, used = $3::bigint WHERE num = $1::bigint`, w.a.num, w.modSeq, w.used)
+	}
+	w.exec(`COMMIT`)
+	return w.flush()
+}
+
+func (w *write) begin(boxes []store.MailboxID) error {
+	b := new(pgx.Batch)
+	b.Queue(`BEGIN`)
+	b.Queue(w.a.s.sql(lockSQL), w.a.num)
+	for _, id := range boxes {
+		b.Queue(w.a.s.sql(boxSQL), w.a.num, text(string(id)))
+	}
+	res := w.tx.SendBatch(w.ctx, b)
+	defer res.Close()
+	if _, err := res.Exec(); err != nil {
+		return err
+	}
+	if err := res.QueryRow().Scan(&w.modSeq, &w.quota, &w.used); err != nil {
+		return err
+	}
+	w.boxes = make(map[store.MailboxID]*box)
+	for _, id := range boxes {
+		b, err := scanBox(res.QueryRow())
+		switch {
+		case errors.Is(err, store.ErrNotExist): // f will ask, and hear of it
+		case err != nil:
+			return err
+		default:
+			w.boxes[id] = b
+		}
+	}
+	return res.Close()
+}
+
+// lock locks the account in a transaction that has begun.
 func (w *write) lock() error {
-	return w.row(`SELECT modseq, quota, used FROM {s}.accounts WHERE num = $1 FOR UPDATE`, w.a.num).Scan(&w.modSeq, &w.quota, &w.used)
+	return w.row(lockSQL, w.a.num).Scan(&w.modSeq, &w.quota, &w.used)
 }
 
 // commit gives this write its ModSeq.
@@ -119,18 +184,51 @@ func (w *write) room(added, freed int64) error {
 	return nil
 }
 
-func (w *write) exec(sql string, args ...any) error {
-	_, err := w.tx.Exec(w.ctx, w.a.s.sql(sql), args...)
-	return err
+// exec runs a statement with the next that gives something back.
+func (w *write) exec(sql string, args ...any) {
+	if w.queue == nil {
+		w.queue = new(pgx.Batch)
+	}
+	w.queue.Queue(w.a.s.sql(sql), args...)
+}
+
+// flush runs what waits.
+func (w *write) flush() error {
+	if w.queue == nil {
+		return nil
+	}
+	b := w.queue
+	w.queue = nil
+	return w.tx.SendBatch(w.ctx, b).Close()
+}
+
+// affect runs a statement and returns how many rows it was about.
+func (w *write) affect(sql string, args ...any) (int64, error) {
+	if err := w.flush(); err != nil {
+		return 0, err
+	}
+	tag, err := w.tx.Exec(w.ctx, w.a.s.sql(sql), args...)
+	return tag.RowsAffected(), err
 }
 
 func (w *write) row(sql string, args ...any) pgx.Row {
+	if err := w.flush(); err != nil {
+		return failed{err}
+	}
 	return w.tx.QueryRow(w.ctx, w.a.s.sql(sql), args...)
 }
 
 func (w *write) query(sql string, args ...any) (pgx.Rows, error) {
+	if err := w.flush(); err != nil {
+		return nil, err
+	}
 	return w.tx.Query(w.ctx, w.a.s.sql(sql), args...)
 }
+
+// failed is a row that is not there for a reason.
+type failed struct{ err error }
+
+func (f failed) Scan(...any) error { return f.err }
 
 // box is a mailbox as a write sees it. save keeps what was changed.
 type box struct {
@@ -147,11 +245,16 @@ type box struct {
 
 const boxColumns = `num, uidvalidity, uidnext, modseq, horizon, keywords, messages, unseen, deleted, size, deleted_size`
 
+const boxSQL = `SELECT ` + boxColumns + ` FROM {s}.mailboxes WHERE account = $1::bigint AND id = $2::text`
+
 func (w *write) box(id store.MailboxID) (*box, error) {
-	return w.scanBox(w.row(`SELECT `+boxColumns+` FROM {s}.mailboxes WHERE account = $1 AND id = $2`, w.a.num, text(string(id))))
+	if b := w.boxes[id]; b != nil {
+		return b, nil
+	}
+	return scanBox(w.row(boxSQL, w.a.num, text(string(id))))
 }
 
-func (w *write) scanBox(row pgx.Row) (*box, error) {
+func scanBox(row pgx.Row) (*box, error) {
 	b := new(box)
 	c := &b.counts
 	err := row.Scan(&b.num, &b.validity, &b.next, &b.modSeq, &b.horizon, &b.keywords, &c.Messages, &c.Unseen, &c.Deleted, &c.Size, &c.DeletedSize)
@@ -161,15 +264,13 @@ func (w *write) scanBox(row pgx.Row) (*box, error) {
 	return b, err
 }
 
-func (w *write) save(b *box) error {
+func (w *write) save(b *box) {
 	c := &b.counts
 	if b.words {
-		if err := w.exec(`UPDATE {s}.mailboxes SET keywords = $2 WHERE num = $1`, b.num, b.keywords); err != nil {
-			return err
-		}
+		w.exec(`UPDATE {s}.mailboxes SET keywords = $2::text[] WHERE num = $1::bigint`, b.num, b.keywords)
 	}
-	return w.exec(`UPDATE {s}.mailboxes SET uidvalidity = $2, uidnext = $3, modseq = $4, horizon = $5,
-		messages = $6, unseen = $7, deleted = $8, size = $9, deleted_size = $10 WHERE num = $1`,
+	w.exec(`UPDATE {s}.mailboxes SET uidvalidity = $2::bigint, uidnext = $3::bigint, modseq = $4::bigint, horizon = $5::bigint,
+		messages = $6::bigint, unseen = $7::bigint, deleted = $8::bigint, size = $9::bigint, deleted_size = $10::bigint WHERE num = $1::bigint`,
 		b.num, int64(b.validity), b.next, b.modSeq, b.horizon, c.Messages, c.Unseen, c.Deleted, c.Size, c.DeletedSize)
 }
 

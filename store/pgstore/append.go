@@ -177,7 +177,7 @@ func (a *account) add(ctx context.Context, box store.MailboxID, uids []store.UID
 		}
 	}
 	var out store.Appended
-	err = a.write(ctx, func(w *write) (err error) {
+	err = a.write(ctx, []store.MailboxID{box}, func(w *write) (err error) {
 		out, err = w.append(box, uids, ready, o)
 		return err
 	})
@@ -260,17 +260,14 @@ func (w *write) append(id store.MailboxID, uids []store.UID, d []*prepared, o st
 		if r.Messages, err = w.insert(b, uids, d); err != nil {
 			return store.Appended{}, err
 		}
-		if err := w.bury(b, passed); err != nil {
-			return store.Appended{}, err
-		}
+		w.bury(b, passed)
 	}
 	if from != b {
-		if err := w.save(from); err != nil {
-			return store.Appended{}, err
-		}
+		w.save(from)
 	}
 	r.Commit = b.commitOf(prev)
-	return r, w.save(b)
+	w.save(b)
+	return r, nil
 }
 
 // insert stores d as new messages of b and returns them.
@@ -298,7 +295,6 @@ func (w *write) insert(b *box, uids []store.UID, d []*prepared) ([]store.Message
 			InternalDate: date, SaveDate: now, ID: id, ThreadID: thread,
 		}
 	}
-	batch := new(pgx.Batch)
 	for i, p := range d {
 		m := &out[i]
 		numbers, err := w.number(b, p.flags.Keywords)
@@ -309,12 +305,12 @@ func (w *write) insert(b *box, uids []store.UID, d []*prepared) ([]store.Message
 			m.Flags = b.flags(p.flags.System, numbers)
 		}
 		date, zone := instant(m.InternalDate)
-		batch.Queue(w.a.s.sql(`INSERT INTO {s}.messages (mailbox, uid, modseq, content, id, size, date, saved, zone, flags, keywords)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`),
+		w.exec(`INSERT INTO {s}.messages (mailbox, uid, modseq, content, id, size, date, saved, zone, flags, keywords)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
 			b.num, int64(m.UID), b.modSeq, contents[i], m.ID, m.Size, date, m.SaveDate, zone, int16(m.Flags.System), numbers)
 		b.count(m.Flags.System, m.Size, 1)
 	}
-	return out, w.tx.SendBatch(w.ctx, batch).Close()
+	return out, nil
 }
 
 // content stores what a message says, or finds it, for n more messages.
@@ -382,6 +378,7 @@ func (w *write) thread(p *prepared) (string, error) {
 			return "", err
 		}
 	}
-	return thread, w.exec(`INSERT INTO {s}.threads (account, hash, thread) SELECT $1::bigint, hash, $3::text FROM unnest($2::bytea[]) AS i(hash)
+	w.exec(`INSERT INTO {s}.threads (account, hash, thread) SELECT $1::bigint, hash, $3::text FROM unnest($2::bytea[]) AS i(hash)
 		ON CONFLICT (account, hash) DO NOTHING`, w.a.num, p.ids, thread)
+	return thread, nil
 }

@@ -11,7 +11,7 @@ import (
 // Copy implements store.Account.
 func (a *account) Copy(ctx context.Context, from store.MailboxID, uids store.UIDSet, to store.MailboxID, o store.CopyOptions) (store.Copied, error) {
 	var out store.Copied
-	err := a.write(ctx, func(w *write) (err error) {
+	err := a.write(ctx, []store.MailboxID{from, to}, func(w *write) (err error) {
 		out, err = w.copy(from, uids, to, o)
 		return err
 	})
@@ -68,14 +68,11 @@ func (w *write) copy(from store.MailboxID, uids store.UIDSet, to store.MailboxID
 	modSeq := w.commit()
 	lo, hi := bounds(picked.uids)
 	now := time.Now().UTC().Truncate(time.Microsecond)
-	err = w.exec(`INSERT INTO {s}.messages (mailbox, uid, modseq, content, id, size, date, saved, zone, flags, keywords)
+	w.exec(`INSERT INTO {s}.messages (mailbox, uid, modseq, content, id, size, date, saved, zone, flags, keywords)
 		SELECT $4, $5 - 1 + row_number() OVER (ORDER BY m.uid), $6, m.content, m.id, m.size, m.date, $7, m.zone, m.flags,
 			CASE WHEN m.keywords IS NOT NULL THEN ARRAY(SELECT n FROM (SELECT ($8::smallint[])[k] AS n FROM unnest(m.keywords) k) x WHERE n > 0 ORDER BY n) END
 		FROM unnest($2::bigint[], $3::bigint[]) AS r(lo, hi) JOIN {s}.messages m ON m.mailbox = $1 AND m.uid BETWEEN r.lo AND r.hi`,
 		src.num, lo, hi, dst.num, dst.next, modSeq, now, numbers)
-	if err != nil {
-		return out, err
-	}
 	out.Source = picked.uids
 	out.Dest.AddRange(store.UID(dst.next), store.UID(dst.next+n-1))
 	dst.next += n
@@ -87,16 +84,12 @@ func (w *write) copy(from store.MailboxID, uids store.UIDSet, to store.MailboxID
 		if _, err := w.take(src, picked.uids, false, true); err != nil {
 			return out, err
 		}
-	} else if err := w.hold(picked.uses); err != nil {
-		return out, err
+	} else {
+		w.hold(picked.uses)
 	}
-	if err := w.save(dst); err != nil {
-		return out, err
-	}
+	w.save(dst)
 	if src != dst {
-		if err := w.save(src); err != nil {
-			return out, err
-		}
+		w.save(src)
 	}
 	out.From, out.To = src.commitOf(srcPrev), dst.commitOf(dstPrev)
 	return out, nil
@@ -146,12 +139,12 @@ func (w *write) pick(b *box, uids store.UIDSet) (*picked, error) {
 }
 
 // hold counts more uses of contents.
-func (w *write) hold(uses map[int64]int32) error {
+func (w *write) hold(uses map[int64]int32) {
 	nums, n := make([]int64, 0, len(uses)), make([]int32, 0, len(uses))
 	for c, k := range uses {
 		nums, n = append(nums, c), append(n, k)
 	}
-	return w.exec(`UPDATE {s}.contents c SET refs = refs + u.n, expunged = NULL FROM unnest($1::bigint[], $2::int[]) AS u(num, n) WHERE c.num = u.num`, nums, n)
+	w.exec(`UPDATE {s}.contents c SET refs = refs + u.n, expunged = NULL FROM unnest($1::bigint[], $2::int[]) AS u(num, n) WHERE c.num = u.num`, nums, n)
 }
 
 // flags are a message's by its numbers of keywords, in their first spelling.

@@ -225,7 +225,9 @@ func (s *Store) deliver(ctx context.Context, part []int, found map[string]int64,
 			changed := false
 			err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) (err error) { // a savepoint: one may fail alone
 				w.tx = tx
-				changed, err = w.deliver(&targets[i], &p)
+				if changed, err = w.deliver(&targets[i], &p); err == nil {
+					err = w.flush()
+				}
 				return err
 			})
 			if err != nil {
@@ -253,13 +255,14 @@ func (w *write) deliver(t *store.Target, p *prepared) (bool, error) {
 		return false, err
 	}
 	if t.Once != "" {
-		tag, err := w.tx.Exec(w.ctx, w.a.s.sql(`INSERT INTO {s}.deliveries (account, hash) VALUES ($1, $2) ON CONFLICT DO NOTHING`), w.a.num, onceHash(t.Once))
-		if err != nil || tag.RowsAffected() == 0 {
+		n, err := w.affect(`INSERT INTO {s}.deliveries (account, hash) VALUES ($1, $2) ON CONFLICT DO NOTHING`, w.a.num, onceHash(t.Once))
+		if err != nil || n == 0 {
 			return false, err
 		}
 	}
 	if _, err := w.append(boxOf(t), nil, []*prepared{p}, store.AppendOptions{}); err != nil {
 		return false, err
 	}
-	return true, w.exec(`UPDATE {s}.accounts SET modseq = $2, used = $3 WHERE num = $1`, w.a.num, w.modSeq, w.used)
+	w.exec(`UPDATE {s}.accounts SET modseq = $2, used = $3 WHERE num = $1`, w.a.num, w.modSeq, w.used)
+	return true, nil
 }

@@ -63,7 +63,7 @@ func TestReadOnlyAndTimeout(t *testing.T) {
 	if _, err := tx.Exec(ctx, "SELECT FROM "+name+".accounts FOR UPDATE"); err != nil {
 		t.Fatal(err)
 	}
-	slow := open(t, pool, pgstore.Options{Schema: name, Timeout: 50 * time.Millisecond})
+	slow := open(t, pool, pgstore.Options{Schema: name, Timeout: 2 * time.Second})
 	late, err := slow.Account(ctx, "user0")
 	if err == nil {
 		_, err = late.Append(ctx, store.Inbox, []store.Draft{{}}, store.AppendOptions{})

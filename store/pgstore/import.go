@@ -22,13 +22,13 @@ func (a *account) ImportMailbox(ctx context.Context, m store.Mailbox) (store.Mai
 		return store.Mailbox{}, err
 	}
 	var out store.Mailbox
-	err := a.write(ctx, func(w *write) error {
-		b, err := w.scanBox(w.row(`SELECT `+boxColumns+` FROM {s}.mailboxes WHERE account = $1 AND name = $2`, a.num, m.Name))
+	err := a.write(ctx, nil, func(w *write) error {
+		b, err := scanBox(w.row(`SELECT `+boxColumns+` FROM {s}.mailboxes WHERE account = $1 AND name = $2`, a.num, m.Name))
 		if errors.Is(err, store.ErrNotExist) {
 			if _, err := w.create(store.NewMailbox{Name: m.Name, SpecialUse: m.SpecialUse}, int64(m.UIDValidity)); err != nil {
 				return err
 			}
-			b, err = w.scanBox(w.row(`SELECT `+boxColumns+` FROM {s}.mailboxes WHERE account = $1 AND name = $2`, a.num, m.Name))
+			b, err = scanBox(w.row(`SELECT `+boxColumns+` FROM {s}.mailboxes WHERE account = $1 AND name = $2`, a.num, m.Name))
 		}
 		if err != nil {
 			return err
@@ -42,18 +42,14 @@ func (a *account) ImportMailbox(ctx context.Context, m store.Mailbox) (store.Mai
 			w.raised = false
 			b.validity, b.modSeq = m.UIDValidity, w.commit()
 			if b.next < int64(m.UIDNext) {
-				if err := w.bury(b, store.UIDSet{{First: store.UID(b.next), Last: m.UIDNext - 1}}); err != nil {
-					return err
-				}
+				w.bury(b, store.UIDSet{{First: store.UID(b.next), Last: m.UIDNext - 1}})
 				b.next = int64(m.UIDNext)
 			}
 		}
 		if fresh {
 			b.horizon = b.modSeq
 		}
-		if err := w.save(b); err != nil {
-			return err
-		}
+		w.save(b)
 		out, err = a.s.scanMailbox(w.row(`SELECT `+mailboxColumns+` FROM {s}.mailboxes b WHERE b.num = $1`, b.num))
 		return err
 	})

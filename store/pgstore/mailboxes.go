@@ -109,7 +109,7 @@ func (a *account) CreateMailbox(ctx context.Context, m store.NewMailbox) (store.
 		return store.Mailbox{}, err
 	}
 	var out store.Mailbox
-	err = a.write(ctx, func(w *write) (err error) {
+	err = a.write(ctx, nil, func(w *write) (err error) {
 		out, err = w.create(m, validity)
 		return err
 	})
@@ -156,27 +156,26 @@ func (a *account) UpdateMailboxes(ctx context.Context, u ...store.MailboxUpdate)
 			return store.ErrPermission
 		}
 	}
-	return a.write(ctx, func(w *write) error {
+	return a.write(ctx, nil, func(w *write) error {
 		modSeq := w.commit()
 		// Names change places only when all have left theirs.
-		if err := w.exec(`SET CONSTRAINTS ALL DEFERRED`); err != nil {
-			return err
-		}
+		w.exec(`SET CONSTRAINTS ALL DEFERRED`)
 		for _, x := range u {
 			var use []string
 			if x.SpecialUse != nil {
 				use = uses(*x.SpecialUse)
 			}
-			tag, err := w.tx.Exec(w.ctx, a.s.sql(`UPDATE {s}.mailboxes SET modseq = $3, name = coalesce($4, name), special_use = coalesce($5, special_use)
-				WHERE account = $1 AND id = $2`), a.num, text(string(x.ID)), modSeq, x.Name, use)
+			n, err := w.affect(`UPDATE {s}.mailboxes SET modseq = $3::bigint, name = coalesce($4::text, name), special_use = coalesce($5::text[], special_use)
+				WHERE account = $1::bigint AND id = $2::text`, a.num, text(string(x.ID)), modSeq, x.Name, use)
 			if err != nil {
 				return err
 			}
-			if tag.RowsAffected() == 0 {
+			if n == 0 {
 				return store.ErrNotExist
 			}
 		}
-		return w.exec(`SET CONSTRAINTS ALL IMMEDIATE`)
+		w.exec(`SET CONSTRAINTS ALL IMMEDIATE`)
+		return nil
 	})
 }
 
@@ -185,7 +184,7 @@ func (a *account) DeleteMailbox(ctx context.Context, id store.MailboxID) error {
 	if id == store.Inbox {
 		return store.ErrPermission
 	}
-	return a.write(ctx, func(w *write) error {
+	return a.write(ctx, []store.MailboxID{id}, func(w *write) error {
 		b, err := w.box(id)
 		if err != nil {
 			return err
@@ -193,20 +192,13 @@ func (a *account) DeleteMailbox(ctx context.Context, id store.MailboxID) error {
 		if err := w.room(0, b.counts.Size); err != nil {
 			return err
 		}
-		if err := w.exec(`WITH gone AS (SELECT content, count(*) AS n FROM {s}.messages WHERE mailbox = $1 GROUP BY content)
-			UPDATE {s}.contents c SET refs = refs - n, expunged = CASE WHEN refs = n THEN now() END FROM gone WHERE c.num = gone.content`, b.num); err != nil {
-			return err
-		}
-		if err := w.exec(`INSERT INTO {s}.gone (account, id, modseq) VALUES ($1, $2, $3)`, a.num, string(id), w.commit()); err != nil {
-			return err
-		}
-		if err := w.exec(`DELETE FROM {s}.messages WHERE mailbox = $1`, b.num); err != nil {
-			return err
-		}
-		if err := w.exec(`DELETE FROM {s}.expunged WHERE mailbox = $1`, b.num); err != nil {
-			return err
-		}
-		return w.exec(`DELETE FROM {s}.mailboxes WHERE num = $1`, b.num)
+		w.exec(`WITH gone AS (SELECT content, count(*) AS n FROM {s}.messages WHERE mailbox = $1 GROUP BY content)
+			UPDATE {s}.contents c SET refs = refs - n, expunged = CASE WHEN refs = n THEN now() END FROM gone WHERE c.num = gone.content`, b.num)
+		w.exec(`INSERT INTO {s}.gone (account, id, modseq) VALUES ($1, $2, $3)`, a.num, string(id), w.commit())
+		w.exec(`DELETE FROM {s}.messages WHERE mailbox = $1`, b.num)
+		w.exec(`DELETE FROM {s}.expunged WHERE mailbox = $1`, b.num)
+		w.exec(`DELETE FROM {s}.mailboxes WHERE num = $1`, b.num)
+		return nil
 	})
 }
 
@@ -253,7 +245,7 @@ func (a *account) Subscribe(ctx context.Context, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	return a.write(ctx, func(w *write) error {
+	return a.write(ctx, nil, func(w *write) error {
 		var n int
 		if err := w.row(`SELECT count(*) FROM {s}.subscriptions WHERE account = $1 AND name <> $2`, a.num, name).Scan(&n); err != nil {
 			return err
@@ -261,14 +253,16 @@ func (a *account) Subscribe(ctx context.Context, name string) error {
 		if a.s.o.Mailboxes > 0 && n >= a.s.o.Mailboxes {
 			return store.ErrLimit
 		}
-		return w.exec(`INSERT INTO {s}.subscriptions (account, name) VALUES ($1, $2) ON CONFLICT DO NOTHING`, a.num, name)
+		w.exec(`INSERT INTO {s}.subscriptions (account, name) VALUES ($1, $2) ON CONFLICT DO NOTHING`, a.num, name)
+		return nil
 	})
 }
 
 // Unsubscribe implements store.Subscriber.
 func (a *account) Unsubscribe(ctx context.Context, name string) error {
-	return a.write(ctx, func(w *write) error {
-		return w.exec(`DELETE FROM {s}.subscriptions WHERE account = $1 AND name = $2`, a.num, text(name))
+	return a.write(ctx, nil, func(w *write) error {
+		w.exec(`DELETE FROM {s}.subscriptions WHERE account = $1 AND name = $2`, a.num, text(name))
+		return nil
 	})
 }
 

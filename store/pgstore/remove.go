@@ -47,39 +47,38 @@ func (w *write) take(b *box, uids store.UIDSet, onlyDeleted, moved bool) (remove
 		r.uids.Add(uid)
 	}
 	if !moved {
-		if err := w.release(uses); err != nil {
-			return r, err
-		}
+		w.release(uses)
 	}
 	b.modSeq = w.commit()
-	return r, w.bury(b, r.uids)
+	w.bury(b, r.uids)
+	return r, nil
 }
 
 // release gives back uses of contents. What nobody uses any more can still be
 // opened for the grace.
-func (w *write) release(uses map[int64]int32) error {
+func (w *write) release(uses map[int64]int32) {
 	nums, n := make([]int64, 0, len(uses)), make([]int32, 0, len(uses))
 	for c, k := range uses {
 		nums, n = append(nums, c), append(n, k)
 	}
-	return w.exec(`UPDATE {s}.contents c SET refs = refs - u.n, expunged = CASE WHEN refs = u.n THEN now() END
+	w.exec(`UPDATE {s}.contents c SET refs = refs - u.n, expunged = CASE WHEN refs = u.n THEN now() END
 		FROM unnest($1::bigint[], $2::int[]) AS u(num, n) WHERE c.num = u.num`, nums, n)
 }
 
 // bury remembers that UIDs are no more. The sweep forgets what is too much.
-func (w *write) bury(b *box, uids store.UIDSet) error {
+func (w *write) bury(b *box, uids store.UIDSet) {
 	if uids.Empty() || w.a.s.o.History < 0 {
-		return nil
+		return
 	}
 	lo, hi := bounds(uids)
-	return w.exec(`INSERT INTO {s}.expunged (mailbox, modseq, first, last) SELECT $1, $2, lo, hi FROM unnest($3::bigint[], $4::bigint[]) AS r(lo, hi)`,
+	w.exec(`INSERT INTO {s}.expunged (mailbox, modseq, first, last) SELECT $1, $2, lo, hi FROM unnest($3::bigint[], $4::bigint[]) AS r(lo, hi)`,
 		b.num, b.modSeq, lo, hi)
 }
 
 // Expunge implements store.Account.
 func (a *account) Expunge(ctx context.Context, id store.MailboxID, uids store.UIDSet, o store.ExpungeOptions) (store.Expunged, error) {
 	var out store.Expunged
-	err := a.write(ctx, func(w *write) error {
+	err := a.write(ctx, []store.MailboxID{id}, func(w *write) error {
 		b, err := w.box(id)
 		if err != nil {
 			return err
@@ -97,7 +96,8 @@ func (a *account) Expunge(ctx context.Context, id store.MailboxID, uids store.UI
 			return err
 		}
 		out = store.Expunged{Commit: b.commitOf(prev), UIDs: r.uids}
-		return w.save(b)
+		w.save(b)
+		return nil
 	})
 	if err != nil {
 		return store.Expunged{}, err

@@ -129,7 +129,7 @@ CREATE TABLE {s}.deliveries (
 	at      timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (account, hash)
 );
-CREATE INDEX deliveries_at ON {s}.deliveries USING brin (at);
+CREATE INDEX deliveries_at ON {s}.deliveries (at);
 
 CREATE TABLE {s}.subscriptions (
 	account bigint NOT NULL REFERENCES {s}.accounts ON DELETE CASCADE,
