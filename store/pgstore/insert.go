@@ -120,7 +120,7 @@ const (
 type statements struct{ lockBodies, lockAccounts, insert string }
 
 func (s *Store) statements(key, kind string) statements {
-	r := strings.NewReplacer("{key}", key, "{type}", kind, "{q}", strings.ReplaceAll(s.tables.Quoted(), "'", "''"))
+	r := strings.NewReplacer("{key}", key, "{type}", kind)
 	return statements{s.sql(lockBodiesSQL), s.sql(r.Replace(lockAccountsSQL)), s.sql(r.Replace(insertSQL))}
 }
 

@@ -129,8 +129,14 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// sql puts the schema's name into a statement.
-func (s *Store) sql(text string) string { return s.tables.SQL(text) }
+// sql puts the schema's name into a statement: for {s} as a name, for {q} within
+// quotes.
+func (s *Store) sql(text string) string {
+	if strings.Contains(text, "{q}") {
+		text = strings.ReplaceAll(text, "{q}", strings.ReplaceAll(s.tables.Quoted(), "'", "''"))
+	}
+	return s.tables.SQL(text)
+}
 
 // bounded gives ctx the Timeout.
 func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {

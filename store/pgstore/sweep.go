@@ -11,6 +11,8 @@ import (
 const (
 	// sweepEvery is how often a node looks for what can go.
 	sweepEvery = time.Minute
+	// sweepAll is how many times of that it looks at everything.
+	sweepAll = 30
 	// sweepRows is how much of it one transaction takes.
 	sweepRows = 500
 	// onceMemory is how long deliveries are remembered.
@@ -20,21 +22,40 @@ const (
 func (s *Store) sweepNowAndThen() {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if err := s.Sweep(s.ctx); err != nil && !errors.Is(err, context.Canceled) {
+		// What History is too much for is looked for in the whole of it.
+		sweep := s.sweepDue
+		if n%sweepAll == 0 {
+			sweep = s.Sweep
+		}
+		if err := sweep(s.ctx); err != nil && !errors.Is(err, context.Canceled) {
 			s.o.Log.Warn("pgstore: the sweep failed, it will be done again", "err", err)
 		}
 	}
 }
 
+// sweepDue asks whether there is something to sweep, in one query, and does it.
+func (s *Store) sweepDue(ctx context.Context) error {
+	var due bool
+	a := &account{s: s}
+	err := a.read(ctx, `SELECT EXISTS (SELECT FROM {s}.contents WHERE expunged < now() - $1::interval AND refs = 0)
+		OR EXISTS (SELECT FROM {s}.blobs WHERE pending <= now() - $1::interval)
+		OR EXISTS (SELECT FROM {s}.deliveries WHERE at < now() - $2::interval)`, []any{s.o.Grace, onceMemory}, &due)
+	if err != nil || !due {
+		return err
+	}
+	return s.Sweep(ctx)
+}
+
 // Sweep gives space back: messages and bodies whose grace is over, history
 // beyond Options.History, and deliveries that need not be remembered any more.
-// Every Store does it by itself each minute; of several nodes one does it.
+// Every Store asks each minute whether there is something to give back, and does
+// it by itself; of several nodes one does it.
 func (s *Store) Sweep(ctx context.Context) error {
 	for _, step := range []func(context.Context, pgx.Tx) (int64, error){s.sweepContents, s.sweepBlobs, s.sweepHistory, s.sweepDeliveries} {
 		for {
