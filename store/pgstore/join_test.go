@@ -44,12 +44,15 @@ func (c *trips) of(f func()) int64 {
 }
 
 // counted is a store whose round trips are counted, and its pool.
-func counted(t *testing.T, o Options) (*Store, *pgxpool.Pool, *trips) {
+func counted(t *testing.T, o Options, mode ...pgx.QueryExecMode) (*Store, *pgxpool.Pool, *trips) {
 	t.Helper()
 	c := new(trips)
 	plain := pgtest.Pool(t)
 	conf := plain.Config()
 	conf.ConnConfig.Tracer = c
+	for _, m := range mode {
+		conf.ConnConfig.DefaultQueryExecMode = m
+	}
 	pool, err := pgxpool.NewWithConfig(t.Context(), conf)
 	if err != nil {
 		t.Fatal(err)
@@ -80,12 +83,20 @@ func draft(text string) store.Draft {
 	return store.Draft{Body: strings.NewReader("Subject: " + text + "\r\n\r\n"), MessageID: text}
 }
 
-// What each call costs, on a network where a round trip is what counts. A
-// node tells others of what it did a few times a second at most, which is not
+// What each call costs, on a network where a round trip is what counts; with
+// prepared statements and without, as behind an old PgBouncer. A node tells others of what it did a few times a second at most, which is not
 // counted: the store here has nothing to tell any more.
 func TestRoundTrips(t *testing.T) {
+	for name, mode := range map[string]pgx.QueryExecMode{
+		"prepared": pgx.QueryExecModeCacheStatement, "exec": pgx.QueryExecModeExec, "simple": pgx.QueryExecModeSimpleProtocol,
+	} {
+		t.Run(name, func(t *testing.T) { roundTrips(t, mode) })
+	}
+}
+
+func roundTrips(t *testing.T, mode pgx.QueryExecMode) {
 	ctx := t.Context()
-	s, _, c := counted(t, Options{})
+	s, _, c := counted(t, Options{}, mode)
 	a := newAccount(t, s, "a")
 	var targets []store.Target
 	for i := range 50 {
