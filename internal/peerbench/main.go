@@ -31,6 +31,7 @@ var sections = []struct {
 	{"smtp", smtpRows},
 	{"queue", queueRows},
 	{"pgqueue", pgqueueRows},
+	{"pgstore", pgStoreRows},
 }
 
 func main() {
