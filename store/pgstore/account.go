@@ -85,7 +85,7 @@ type write struct {
 	queue  *pgx.Batch
 }
 
-const lockSQL = `SELECT modseq, quota, used FROM {s}.accounts WHERE num = $1::bigint FOR UPDATE`
+const lockSQL = `SELECT modseq, quota, used, ` + byIndexSQL + ` FROM {s}.accounts WHERE num = $1::bigint FOR UPDATE`
 
 // write runs f with the account locked and keeps what f did to w. Mailboxes
 // that f will ask for are read at once. Whoever watches is told if f called
@@ -144,7 +144,7 @@ func (w *write) begin(boxes []store.MailboxID) error {
 	if _, err := res.Exec(); err != nil {
 		return err
 	}
-	if err := res.QueryRow().Scan(&w.modSeq, &w.quota, &w.used); err != nil {
+	if err := res.QueryRow().Scan(&w.modSeq, &w.quota, &w.used, nil); err != nil {
 		return err
 	}
 	w.boxes = make(map[store.MailboxID]*box)
@@ -163,7 +163,7 @@ func (w *write) begin(boxes []store.MailboxID) error {
 
 // lock locks the account in a transaction that has begun.
 func (w *write) lock() error {
-	return w.row(lockSQL, w.a.num).Scan(&w.modSeq, &w.quota, &w.used)
+	return w.row(lockSQL, w.a.num).Scan(&w.modSeq, &w.quota, &w.used, nil)
 }
 
 // commit gives this write its ModSeq.

@@ -50,8 +50,8 @@ func (p *prepared) plain() bool {
 // all messages for an account are stored or none is, and those that are not
 // come back in no row. No two messages for one account share a Message-ID.
 //
-// What is looked up for each message is so by a subquery with a LIMIT, which
-// is an index's work however small the tables were when the plan was made.
+// What is looked up for each message is so by a subquery with a LIMIT, so that
+// it is an index's work however many messages there are.
 const insertSQL = `WITH i AS MATERIALIZED (
 	SELECT u.*, a.num AS account, a.modseq + u.rank AS modseq, a.quota, a.used, b.num AS mailbox, b.modseq AS prev, b.uidnext, b.uidvalidity, b.keywords,
 		u.once IS NOT NULL AND (SELECT true FROM {s}.deliveries d WHERE d.account = a.num AND d.hash = u.once LIMIT 1) IS NOT NULL AS taken,
@@ -113,8 +113,12 @@ UNION ALL SELECT n, true, account, 0::bigint, 0::bigint, 0::bigint, 0::bigint, '
 // that the one that follows sees what those who had them have done.
 const (
 	lockBodiesSQL   = `SELECT num FROM {s}.blobs WHERE num = ANY($1::bigint[]) ORDER BY num FOR KEY SHARE`
-	lockAccountsSQL = `SELECT num FROM {s}.accounts WHERE {key} = ANY($1::{type}[]) ORDER BY num FOR UPDATE`
+	lockAccountsSQL = `SELECT num, ` + byIndexSQL + ` FROM {s}.accounts WHERE {key} = ANY($1::{type}[]) ORDER BY num FOR UPDATE`
 )
+
+// byIndexSQL makes the rest of a transaction use indexes. A plan may be made
+// when tables are small, and be kept until they are not.
+const byIndexSQL = `(SELECT set_config('enable_seqscan', 'off', true))`
 
 // statements are those of insert, for accounts by number or by name.
 type statements struct{ lockBodies, lockAccounts, insert string }
