@@ -14,6 +14,7 @@ import (
 	"github.com/postrider/postrider/auth/dkim"
 	"github.com/postrider/postrider/auth/login"
 	"github.com/postrider/postrider/auth/verify"
+	"github.com/postrider/postrider/examples/internal/page"
 	"github.com/postrider/postrider/imap/imapserver"
 	"github.com/postrider/postrider/mx"
 	"github.com/postrider/postrider/mx/resolver"
@@ -57,7 +58,7 @@ type shutdowner interface {
 }
 
 // newDomain starts everything but the MX, which is down at first.
-func newDomain(ctx context.Context, w *world, p *page, name, user string) (*domain, error) {
+func newDomain(ctx context.Context, w *world, p *page.Page, name, user string) (*domain, error) {
 	d := &domain{name: name, host: "mx." + name, user: user, mail: memstore.New(), addr: map[string]string{},
 		queued: &memqueue.Storage{}, events: make(chan queue.Event, 100)}
 	if err := d.mail.CreateAccount(ctx, user); err != nil {

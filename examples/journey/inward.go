@@ -29,7 +29,7 @@ func (t *trip) dial(ctx context.Context, d *domain, listener, name string) (net.
 	if err != nil {
 		return nil, err
 	}
-	return &recorder{Conn: c, p: t.page, name: name}, nil
+	return &recorder{Conn: c, p: t.Page, name: name}, nil
 }
 
 // imap logs a domain's user in and opens INBOX.
@@ -77,7 +77,7 @@ func (t *trip) startIdle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.check(c.Mailbox().Messages == 0, "%s waits in IDLE, with an empty mailbox", t.south.user)
+	t.Check(c.Mailbox().Messages == 0, "%s waits in IDLE, with an empty mailbox", t.south.user)
 	t.idle = c
 	ctx, t.endIdle = context.WithCancel(ctx)
 	go func() {
@@ -112,21 +112,21 @@ func (t *trip) bounce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := t.save("4-bounce.eml", text); err != nil {
+	if err := t.Save("4-bounce.eml", text); err != nil {
 		return err
 	}
 	dsn, err := report.Parse(bytes.NewReader(text), int64(len(text)))
 	if err != nil {
 		return err
 	}
-	t.check(bytes.HasPrefix(text, []byte("Return-Path: <>\r\n")), "a bounce arrived, from the null reverse-path")
+	t.Check(bytes.HasPrefix(text, []byte("Return-Path: <>\r\n")), "a bounce arrived, from the null reverse-path")
 	if len(dsn.Recipients) != 1 {
 		return fmt.Errorf("the bounce speaks of %d recipients", len(dsn.Recipients))
 	}
 	rcpt := dsn.Recipients[0]
-	t.check(rcpt.Final == stranger.Address.String() && rcpt.Action == report.Failed && rcpt.Status == smtp.EnhancedCode{5, 1, 1},
+	t.Check(rcpt.Final == stranger.Address.String() && rcpt.Action == report.Failed && rcpt.Status == smtp.EnhancedCode{5, 1, 1},
 		"it says: %s %s, %s", rcpt.Final, rcpt.Action, rcpt.Status)
-	t.check(dsn.OriginalHeader.Text("Subject") == subject, "it is about %q", dsn.OriginalHeader.Text("Subject"))
+	t.Check(dsn.OriginalHeader.Text("Subject") == subject, "it is about %q", dsn.OriginalHeader.Text("Subject"))
 	return c.Quit(ctx)
 }
 
@@ -136,14 +136,14 @@ func (t *trip) transfer(context.Context) error {
 	for _, q := range t.world.dns.Questions() {
 		asked[q.Type+" "+strings.TrimSuffix(q.Name, ".")] = true
 	}
-	t.check(asked["MX "+south] && asked["A mx."+south], "DNS was asked for MX %s, then for A mx.%[1]s", south)
+	t.Check(asked["MX "+south] && asked["A mx."+south], "DNS was asked for MX %s, then for A mx.%[1]s", south)
 	hop := t.arrived.Hop
 	if hop == nil {
 		return errors.New("the queue names no host")
 	}
-	t.check(hop.Name == t.south.host && hop.Addr.String() == t.south.mxAddr, "the host is %s, at %s", hop.Name, hop.Addr)
-	t.check(hop.TLS >= tls.VersionTLS12, "STARTTLS, %s", tls.VersionName(hop.TLS))
-	t.check(t.arrived.Reply.Code == 250, "its last word: %s", t.arrived.Reply)
+	t.Check(hop.Name == t.south.host && hop.Addr.String() == t.south.mxAddr, "the host is %s, at %s", hop.Name, hop.Addr)
+	t.Check(hop.TLS >= tls.VersionTLS12, "STARTTLS, %s", tls.VersionName(hop.TLS))
+	t.Check(t.arrived.Reply.Code == 250, "its last word: %s", t.arrived.Reply)
 	return nil
 }
 
@@ -159,18 +159,18 @@ func (t *trip) store(ctx context.Context) error {
 		return err
 	}
 	head := mime.ParseHeader(text[:len(text)-len(t.composed)])
-	t.check(head.Get("Return-Path") == sender.Address.Path(), "Return-Path: %s", head.Get("Return-Path"))
+	t.Check(head.Get("Return-Path") == sender.Address.Path(), "Return-Path: %s", head.Get("Return-Path"))
 	hops := 0
 	for f := range head.All("Received") {
 		hops++
-		t.tell("Received: %s", strings.Join(strings.Fields(f.Value), " "))
+		t.Tell("Received: %s", strings.Join(strings.Fields(f.Value), " "))
 	}
-	t.check(hops == 2, "%d Received fields, one for each hop", hops)
+	t.Check(hops == 2, "%d Received fields, one for each hop", hops)
 	results, err := auth.Parse(head.Get(auth.FieldName))
 	if err != nil {
 		return err
 	}
-	t.check(results.AuthServID == t.south.host, "Authentication-Results by %s", results.AuthServID)
+	t.Check(results.AuthServID == t.south.host, "Authentication-Results by %s", results.AuthServID)
 	for _, method := range []string{"spf", "dkim", "dmarc"} {
 		passed := 0
 		for _, r := range results.Results {
@@ -178,7 +178,7 @@ func (t *trip) store(ctx context.Context) error {
 				passed++
 			}
 		}
-		t.check(passed > 0, "%s=pass", method)
+		t.Check(passed > 0, "%s=pass", method)
 	}
 	return c.Logout(ctx)
 }
@@ -208,7 +208,7 @@ func (t *trip) read(ctx context.Context) error {
 			return fmt.Errorf("IDLE told of %d messages: %w", last, ctx.Err())
 		}
 	}
-	t.check(last == 2, "IDLE announced %d messages, while they came", last)
+	t.Check(last == 2, "IDLE announced %d messages, while they came", last)
 	t.endIdle()
 	if err := <-t.idling; err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -218,12 +218,12 @@ func (t *trip) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.check(bytes.HasSuffix(overIMAP, t.composed), "IMAP: the message as it was composed, octet for octet, %d of %d", len(t.composed), len(overIMAP))
+	t.Check(bytes.HasSuffix(overIMAP, t.composed), "IMAP: the message as it was composed, octet for octet, %d of %d", len(t.composed), len(overIMAP))
 	second, err := t.find(ctx, t.idle, "Postscript")
 	if err != nil {
 		return err
 	}
-	t.check(bytes.HasSuffix(second, t.second), "IMAP: the other one too")
+	t.Check(bytes.HasSuffix(second, t.second), "IMAP: the other one too")
 	if err := t.structure(ctx); err != nil {
 		return err
 	}
@@ -253,12 +253,12 @@ func (t *trip) read(ctx context.Context) error {
 			same++
 		}
 	}
-	t.check(same == 2, "POP3: both, the same octets as over IMAP")
-	t.check(slices.Contains(sizes, int64(len(overIMAP))), "POP3: the sizes are true: %d", sizes)
+	t.Check(same == 2, "POP3: both, the same octets as over IMAP")
+	t.Check(slices.Contains(sizes, int64(len(overIMAP))), "POP3: the sizes are true: %d", sizes)
 	if err := c.Quit(ctx); err != nil {
 		return err
 	}
-	if err := t.save("7-read.eml", overIMAP); err != nil {
+	if err := t.Save("7-read.eml", overIMAP); err != nil {
 		return err
 	}
 	return t.idle.Logout(ctx)
@@ -276,11 +276,11 @@ func (t *trip) structure(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		t.check(mime.DecodeText(m.Envelope.Subject) == subject, "ENVELOPE: %s", mime.DecodeText(m.Envelope.Subject))
+		t.Check(mime.DecodeText(m.Envelope.Subject) == subject, "ENVELOPE: %s", mime.DecodeText(m.Envelope.Subject))
 		want := [][]byte{[]byte(strings.ReplaceAll(text, "\n", "\r\n")), sun(), []byte(csv)}
 		for i, name := range []string{"the text", "the picture", "the attachment"} {
 			ok := i < len(m.Sections) && bytes.Equal(m.Sections[i].Data, want[i])
-			t.check(ok, "BINARY[%s]: %s, %d octets", strings.Trim(strings.ReplaceAll(fmt.Sprint(o.Sections[i].Part), " ", "."), "[]"), name, len(want[i]))
+			t.Check(ok, "BINARY[%s]: %s, %d octets", strings.Trim(strings.ReplaceAll(fmt.Sprint(o.Sections[i].Part), " ", "."), "[]"), name, len(want[i]))
 		}
 	}
 	return nil
@@ -291,7 +291,7 @@ func (t *trip) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for e, err := range t.north.queued.List(ctx, queue.Filter{}) {
-		t.check(false, "left in the queue: %v %v", e, err)
+		t.Check(false, "left in the queue: %v %v", e, err)
 	}
 	return errors.Join(t.north.shutdown(ctx), t.south.shutdown(ctx), t.world.dns.Close())
 }

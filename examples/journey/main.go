@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"time"
+
+	"github.com/postrider/postrider/examples/internal/page"
 )
 
 func main() {
@@ -24,7 +26,7 @@ func main() {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	p := newPage(os.Stdout, *verbose, *out)
+	p := page.New(os.Stdout, *verbose, *out)
 	if err := travel(ctx, p); err != nil {
 		fmt.Fprintln(os.Stderr, "\njourney:", err)
 		os.Exit(1)
@@ -32,9 +34,9 @@ func main() {
 }
 
 // travel is the whole journey.
-func travel(ctx context.Context, p *page) error {
-	p.title(fmt.Sprintf("One e-mail, from %s to %s", sender.Address, recipient.Address))
-	t := &trip{page: p}
+func travel(ctx context.Context, p *page.Page) error {
+	p.Title(fmt.Sprintf("One e-mail, from %s to %s", sender.Address, recipient.Address))
+	t := &trip{Page: p}
 	if err := t.prepare(ctx); err != nil {
 		return err
 	}
@@ -50,14 +52,14 @@ func travel(ctx context.Context, p *page) error {
 		{"Check and store", t.store},
 		{"Read over IMAP and POP3", t.read},
 	} {
-		p.begins(i+1, step.title)
+		p.Begins(i+1, step.title)
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("step %d: %w", i+1, err)
 		}
-		p.ends()
+		p.Ends()
 	}
 	if err := t.close(ctx); err != nil {
 		return err
 	}
-	return p.finish()
+	return p.Finish("Arrived.")
 }

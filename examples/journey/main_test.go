@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/postrider/postrider/examples/internal/page"
 )
 
 // TestJourney makes the journey and looks at what it leaves.
@@ -19,7 +21,7 @@ func TestJourney(t *testing.T) {
 	}
 	defer out.Close()
 	dir := filepath.Join(t.TempDir(), "kept")
-	p := newPage(out, true, dir)
+	p := page.New(out, true, dir)
 	err = travel(ctx, p)
 	text, rerr := os.ReadFile(out.Name())
 	if rerr != nil {
@@ -28,8 +30,8 @@ func TestJourney(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	if p.failed != 0 || p.checks < 40 {
-		t.Errorf("%d checks, %d failed", p.checks, p.failed)
+	if held, failed := p.Checks(); failed != 0 || held < 40 {
+		t.Errorf("%d checks held, %d failed", held, failed)
 	}
 	if strings.Contains(string(text), "\x1b[") {
 		t.Error("colour in a file")
@@ -55,10 +57,10 @@ func TestChecksBite(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	p := newPage(out, false, "")
-	p.check(true, "this holds")
-	p.check(false, "this does not")
-	if err := p.finish(); err == nil {
+	p := page.New(out, false, "")
+	p.Check(true, "this holds")
+	p.Check(false, "this does not")
+	if err := p.Finish("Arrived."); err == nil {
 		t.Error("a failed check is no failure")
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/postrider/postrider/auth"
 	"github.com/postrider/postrider/auth/dkim"
+	"github.com/postrider/postrider/examples/internal/page"
 	"github.com/postrider/postrider/imap/imapclient"
 	"github.com/postrider/postrider/mime"
 	"github.com/postrider/postrider/mx/resolver"
@@ -23,7 +24,7 @@ import (
 
 // trip is what the steps hand on to each other.
 type trip struct {
-	*page
+	*page.Page
 	world        *world
 	north, south *domain
 
@@ -45,20 +46,20 @@ func (t *trip) prepare(ctx context.Context) error {
 	if t.world, err = newWorld(); err != nil {
 		return err
 	}
-	if t.north, err = newDomain(ctx, t.world, t.page, north, sender.Address.String()); err != nil {
+	if t.north, err = newDomain(ctx, t.world, t.Page, north, sender.Address.String()); err != nil {
 		return err
 	}
-	if t.south, err = newDomain(ctx, t.world, t.page, south, recipient.Address.String()); err != nil {
+	if t.south, err = newDomain(ctx, t.world, t.Page, south, recipient.Address.String()); err != nil {
 		return err
 	}
 	// Port 25 needs privileges: here each knows where the other listens.
 	fmt.Sscan(port(t.south.mxAddr), &t.north.sender.Port)
 	fmt.Sscan(port(t.north.mxAddr), &t.south.sender.Port)
 	for _, d := range []*domain{t.north, t.south} {
-		t.tell("%-14s MX %s, submission %s and %s, IMAP %s, POP3 %s", d.name, port(d.mxAddr), port(d.addr["submission"]),
+		t.Tell("%-14s MX %s, submission %s and %s, IMAP %s, POP3 %s", d.name, port(d.mxAddr), port(d.addr["submission"]),
 			port(d.addr["submissions"]), port(d.addr["imaps"]), port(d.addr["pop3s"]))
 	}
-	t.tell("%-14s UDP and TCP %s", "DNS", port(t.world.dnsAddr))
+	t.Tell("%-14s UDP and TCP %s", "DNS", port(t.world.dnsAddr))
 	return nil
 }
 
@@ -74,14 +75,14 @@ func (t *trip) compose(context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.tell("%s", strings.TrimRight(outline(root, ""), "\n"))
+	t.Tell("%s", strings.TrimRight(outline(root, ""), "\n"))
 	from, err := root.Header.Addresses("From")
-	t.check(err == nil && len(from) == 1 && from[0] == sender, "From reads %s", sender.Name)
-	t.check(root.Header.Text("Subject") == subject, "Subject reads %s", subject)
+	t.Check(err == nil && len(from) == 1 && from[0] == sender, "From reads %s", sender.Name)
+	t.Check(root.Header.Text("Subject") == subject, "Subject reads %s", subject)
 	parts := leaves(root)
-	t.check(len(parts) == 4 && parts[3].FileName() == fileName, "the attachment is called %s", fileName)
-	t.check(!slices.ContainsFunc(t.composed, func(c byte) bool { return c >= 0x80 }), "%d octets, all of them ASCII", len(t.composed))
-	return t.save("1-composed.eml", t.composed)
+	t.Check(len(parts) == 4 && parts[3].FileName() == fileName, "the attachment is called %s", fileName)
+	t.Check(!slices.ContainsFunc(t.composed, func(c byte) bool { return c >= 0x80 }), "%d octets, all of them ASCII", len(t.composed))
+	return t.Save("1-composed.eml", t.composed)
 }
 
 // submit sends the message to two recipients, and another over implicit TLS.
@@ -90,7 +91,7 @@ func (t *trip) submit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d := smtpclient.Dialer{Hello: "laptop.north.example", TLS: &tls.Config{RootCAs: t.world.roots}, Trace: smtpTrace(t.page, "2-smtp-submission")}
+	d := smtpclient.Dialer{Hello: "laptop.north.example", TLS: &tls.Config{RootCAs: t.world.roots}, Trace: smtpTrace(t.Page, "2-smtp-submission")}
 	user := &smtpclient.Auth{User: t.north.user, Password: password}
 
 	plain, err := d.Dial(ctx, smtpclient.Target{Addr: t.north.addr["submission"], Name: t.north.host, Need: smtpclient.Plain})
@@ -98,11 +99,11 @@ func (t *trip) submit(ctx context.Context) error {
 		return err
 	}
 	_, offered := plain.Extension("AUTH")
-	t.check(!offered, "without TLS no password is asked for")
+	t.Check(!offered, "without TLS no password is asked for")
 	plain.Close()
 
 	_, err = d.Dial(ctx, smtpclient.Target{Addr: t.north.addr["submission"], Name: t.north.host, Auth: &smtpclient.Auth{User: t.north.user, Password: "wrong"}})
-	t.check(errors.Is(err, smtpclient.ErrAuth), "a wrong password is refused")
+	t.Check(errors.Is(err, smtpclient.ErrAuth), "a wrong password is refused")
 
 	c, err := d.Dial(ctx, smtpclient.Target{Addr: t.north.addr["submission"], Name: t.north.host, Need: smtpclient.Verified, Auth: user})
 	if err != nil {
@@ -111,7 +112,7 @@ func (t *trip) submit(ctx context.Context) error {
 	defer c.Close()
 	t.submitted = time.Now()
 	for i, r := range c.Send(ctx, &env, bytes.NewReader(t.composed)) {
-		t.check(r.Err == nil, "STARTTLS, for %s: %s", env.To[i].Address, r.Reply)
+		t.Check(r.Err == nil, "STARTTLS, for %s: %s", env.To[i].Address, r.Reply)
 	}
 
 	another := &mime.Message{From: t.message.From, To: t.message.To, Subject: "Postscript", Text: "One more thing.\n"}
@@ -129,7 +130,7 @@ func (t *trip) submit(ctx context.Context) error {
 	}
 	defer ci.Close()
 	for i, r := range ci.Send(ctx, &env, bytes.NewReader(t.second)) {
-		t.check(r.Err == nil, "implicit TLS, for %s: %s", env.To[i].Address, r.Reply)
+		t.Check(r.Err == nil, "implicit TLS, for %s: %s", env.To[i].Address, r.Reply)
 	}
 	return nil
 }
@@ -159,8 +160,8 @@ func (t *trip) sign(ctx context.Context) error {
 		for f := range head.Fields() {
 			added = append(added, f.Name)
 		}
-		t.tell("queue id %s, %d recipients, lane %s", e.Message.ID, len(e.Envelope.To), e.Lane.Dest)
-		t.check(slices.Contains(added, "Received"), "in front of the message, which is untouched, stand now %s", strings.Join(added, ", "))
+		t.Tell("queue id %s, %d recipients, lane %s", e.Message.ID, len(e.Envelope.To), e.Lane.Dest)
+		t.Check(slices.Contains(added, "Received"), "in front of the message, which is untouched, stand now %s", strings.Join(added, ", "))
 		v := &dkim.Verifier{Resolver: &resolver.Resolver{Servers: []string{t.world.dnsAddr}}}
 		pass := v.Begin(ctx)
 		if _, err := pass.Write(text); err != nil {
@@ -170,15 +171,15 @@ func (t *trip) sign(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		t.check(len(sigs) == 2, "it has %d signatures", len(sigs))
+		t.Check(len(sigs) == 2, "it has %d signatures", len(sigs))
 		for _, s := range sigs {
-			t.check(s.Result == auth.Pass, "the signature with %s verifies", s.Signature.Algorithm)
+			t.Check(s.Result == auth.Pass, "the signature with %s verifies", s.Signature.Algorithm)
 		}
-		if err := t.save("3-queued.eml", text); err != nil {
+		if err := t.Save("3-queued.eml", text); err != nil {
 			return err
 		}
 	}
-	t.check(entries == 2, "the queue holds both messages")
+	t.Check(entries == 2, "the queue holds both messages")
 	return nil
 }
 
@@ -194,7 +195,7 @@ func (t *trip) wait(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		t.check(e.Next.After(e.Time), "attempt %d after %s: %s; next in %s", n, span(e.Time.Sub(t.submitted)), smtp.ReplyFor(e.Result.Err), span(e.Next.Sub(e.Time)))
+		t.Check(e.Next.After(e.Time), "attempt %d after %s: %s; next in %s", n, page.Span(e.Time.Sub(t.submitted)), smtp.ReplyFor(e.Result.Err), page.Span(e.Next.Sub(e.Time)))
 	}
 	for _, d := range []*domain{t.north, t.south} {
 		if err := d.up(ctx); err != nil {
@@ -202,7 +203,7 @@ func (t *trip) wait(ctx context.Context) error {
 		}
 	}
 	t.started = time.Now()
-	t.tell("%s is up", t.south.host)
+	t.Tell("%s is up", t.south.host)
 	delivered, failed := 0, 0
 	for delivered < 2 || failed < 1 {
 		e, err := t.north.waitFor(ctx, func(e queue.Event) bool {
@@ -213,12 +214,12 @@ func (t *trip) wait(ctx context.Context) error {
 		}
 		if e.Kind == queue.EventFailed {
 			failed++
-			t.check(e.To == stranger.Address, "%s is refused for good: %s", e.To, e.Result.Reply)
+			t.Check(e.To == stranger.Address, "%s is refused for good: %s", e.To, e.Result.Reply)
 			continue
 		}
 		delivered++
 		t.arrived = e.Result
-		t.check(e.To == recipient.Address, "%s has it %s later, at attempt %d", e.To, span(e.Time.Sub(t.started)), e.Attempt)
+		t.Check(e.To == recipient.Address, "%s has it %s later, at attempt %d", e.To, page.Span(e.Time.Sub(t.started)), e.Attempt)
 	}
 	return t.bounce(ctx)
 }

@@ -7,23 +7,24 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/postrider/postrider/examples/internal/page"
 	"github.com/postrider/postrider/smtp"
 	"github.com/postrider/postrider/smtp/smtpclient"
 )
 
 // smtpTrace writes a client's conversation to the page.
-func smtpTrace(p *page, name string) *smtpclient.Trace {
+func smtpTrace(p *page.Page, name string) *smtpclient.Trace {
 	return &smtpclient.Trace{
-		Command: func(line string) { p.log(name, "C: "+line) },
-		Reply:   func(r smtp.Reply) { p.log(name, "S: "+r.String()) },
-		Sent:    func(int64) { p.log(name, "C: (message) .") },
+		Command: func(line string) { p.Log(name, "C: "+line) },
+		Reply:   func(r smtp.Reply) { p.Log(name, "S: "+r.String()) },
+		Sent:    func(int64) { p.Log(name, "C: (message) .") },
 	}
 }
 
 // recorder is a connection whose lines go to the page. It sits above TLS.
 type recorder struct {
 	net.Conn
-	p    *page
+	p    *page.Page
 	name string
 	mu   sync.Mutex
 	in   bytes.Buffer
@@ -48,7 +49,7 @@ func (r *recorder) take(buf *bytes.Buffer, side string, b []byte) {
 	for bytes.IndexByte(buf.Bytes(), '\n') >= 0 {
 		line, _ := bufio.NewReader(bytes.NewReader(buf.Bytes())).ReadString('\n')
 		buf.Next(len(line))
-		r.p.log(r.name, side+hide(strings.TrimRight(line, "\r\n")))
+		r.p.Log(r.name, side+hide(strings.TrimRight(line, "\r\n")))
 	}
 }
 

@@ -1,4 +1,6 @@
-package main
+// Package page prints what the examples do: numbered steps with their time,
+// facts, and checks.
+package page
 
 import (
 	"bytes"
@@ -11,9 +13,9 @@ import (
 	"time"
 )
 
-// page is what the journey prints: numbered steps with their time, facts, and
+// Page is what an example prints: numbered steps with their time, facts, and
 // checks. It is used from many goroutines.
-type page struct {
+type Page struct {
 	mu      sync.Mutex
 	w       io.Writer
 	colour  bool
@@ -27,11 +29,11 @@ type page struct {
 	order   []string
 }
 
-// newPage prints in colour only to a terminal, and never with NO_COLOR set.
-func newPage(w *os.File, verbose bool, dir string) *page {
+// New prints in colour only to a terminal, and never with NO_COLOR set.
+func New(w *os.File, verbose bool, dir string) *Page {
 	info, err := w.Stat()
 	terminal := err == nil && info.Mode()&os.ModeCharDevice != 0
-	return &page{w: w, colour: terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
+	return &Page{w: w, colour: terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
 		verbose: verbose, dir: dir, begin: time.Now(), logs: map[string]*bytes.Buffer{}}
 }
 
@@ -43,34 +45,35 @@ const (
 	cyan  = "36"
 )
 
-func (p *page) paint(code, s string) string {
+func (p *Page) paint(code, s string) string {
 	if !p.colour {
 		return s
 	}
 	return "\x1b[" + code + "m" + s + "\x1b[0m"
 }
 
-func (p *page) title(s string) {
+// Title prints what all of it is about.
+func (p *Page) Title(s string) {
 	fmt.Fprintf(p.w, "\n%s\n", p.paint(bold, s))
 }
 
-// begins starts a step.
-func (p *page) begins(n int, title string) {
+// Begins starts a step.
+func (p *Page) Begins(n int, title string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.step = time.Now()
 	fmt.Fprintf(p.w, "\n%s  %s\n", p.paint(cyan, fmt.Sprintf("%2d", n)), p.paint(bold, title))
 }
 
-// ends closes a step with the time it took.
-func (p *page) ends() {
+// Ends closes a step with the time it took.
+func (p *Page) Ends() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.w, "      %s\n", p.paint(dim, "took "+span(time.Since(p.step))))
+	fmt.Fprintf(p.w, "      %s\n", p.paint(dim, "took "+Span(time.Since(p.step))))
 }
 
-// tell prints a fact.
-func (p *page) tell(format string, args ...any) {
+// Tell prints a fact.
+func (p *Page) Tell(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
@@ -78,8 +81,8 @@ func (p *page) tell(format string, args ...any) {
 	}
 }
 
-// check prints what was checked and counts it.
-func (p *page) check(ok bool, format string, args ...any) {
+// Check prints what was checked and counts it.
+func (p *Page) Check(ok bool, format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.checks++
@@ -91,9 +94,8 @@ func (p *page) check(ok bool, format string, args ...any) {
 	fmt.Fprintf(p.w, "    %s %s\n", mark, fmt.Sprintf(format, args...))
 }
 
-// log takes a line of a conversation: "C: " is the client's, "S: " the
-// server's.
-func (p *page) log(name, line string) {
+// Log takes a line of a transcript, such as "C: …" of a client.
+func (p *Page) Log(name, line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := p.logs[name]
@@ -107,8 +109,8 @@ func (p *page) log(name, line string) {
 	}
 }
 
-// save writes a message to the output folder.
-func (p *page) save(name string, data []byte) error {
+// Save writes a message to the output folder.
+func (p *Page) Save(name string, data []byte) error {
 	if p.dir == "" {
 		return nil
 	}
@@ -118,26 +120,34 @@ func (p *page) save(name string, data []byte) error {
 	return os.WriteFile(filepath.Join(p.dir, name), data, 0o644)
 }
 
-// finish saves the transcripts and prints the sum.
-func (p *page) finish() error {
+// Checks returns how many checks held and how many failed.
+func (p *Page) Checks() (held, failed int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.checks - p.failed, p.failed
+}
+
+// Finish saves the transcripts and prints the sum behind a word on it. It is
+// an error if a check failed.
+func (p *Page) Finish(word string) error {
 	for _, name := range p.order {
-		if err := p.save(name+".txt", p.logs[name].Bytes()); err != nil {
+		if err := p.Save(name+".txt", p.logs[name].Bytes()); err != nil {
 			return err
 		}
 	}
 	if p.dir != "" {
-		p.tell("\nmessages and transcripts are in %s", p.dir)
+		p.Tell("\nmessages and transcripts are in %s", p.dir)
 	}
-	took := span(time.Since(p.begin))
+	took := Span(time.Since(p.begin))
 	if p.failed > 0 {
 		return fmt.Errorf("%d of %d checks failed (%s)", p.failed, p.checks, took)
 	}
-	fmt.Fprintf(p.w, "\n%s\n\n", p.paint(green, fmt.Sprintf("Arrived. %d checks held, %s.", p.checks, took)))
+	fmt.Fprintf(p.w, "\n%s\n\n", p.paint(green, fmt.Sprintf("%s %d checks held, %s.", word, p.checks, took)))
 	return nil
 }
 
-// span prints a duration with three digits.
-func span(d time.Duration) string {
+// Span prints a duration with three digits.
+func Span(d time.Duration) string {
 	switch {
 	case d < time.Millisecond:
 		return fmt.Sprintf("%d µs", d.Microseconds())
