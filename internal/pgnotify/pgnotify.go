@@ -20,6 +20,13 @@ import (
 // tellEvery is how long changes wait to be told together.
 const tellEvery = 10 * time.Millisecond
 
+// firstAgain and lastAgain are how long to wait before connecting again: until
+// then what others tell is not heard.
+const (
+	firstAgain = 100 * time.Millisecond
+	lastAgain  = 5 * time.Second
+)
+
 // maxPayload is what fits into one notification, in octets.
 const maxPayload = 7900
 
@@ -131,7 +138,7 @@ func payloads(node string, keys map[string]struct{}) []string {
 
 // listening connects again when it must.
 func (l *Line) listening() {
-	again := time.Second
+	again := firstAgain
 	for l.ctx.Err() == nil {
 		begin := time.Now()
 		err := l.listen()
@@ -143,11 +150,11 @@ func (l *Line) listening() {
 			return
 		}
 		if time.Since(begin) > time.Minute {
-			again = time.Second
+			again = firstAgain
 		}
 		l.log.Warn("postgresql: listening to other nodes failed, connecting again", "channel", l.channel, "in", again, "err", err)
 		l.wait(again)
-		again = min(2*again, 30*time.Second)
+		again = min(2*again, lastAgain)
 	}
 }
 

@@ -229,6 +229,7 @@ func (s *Storage) Renew(ctx context.Context, o queue.Owner, d time.Duration) (qu
 		return queue.Renewal{}, err
 	}
 	var out queue.Renewal
+	var next *int64 // µs until the next other owner's leases end; nil = there is none
 	err := s.transact(ctx, func(ctx context.Context, t pgx.Tx) error {
 		out = queue.Renewal{}
 		tag, err := t.Exec(ctx, s.sql(`INSERT INTO {s}.queue_owners AS o (owner, until, delivers) VALUES (@owner, `+clock+` + @d * interval '1 microsecond', @delivers)
@@ -253,11 +254,48 @@ func (s *Storage) Renew(ctx context.Context, o queue.Owner, d time.Duration) (qu
 			})
 		batch.Queue(s.sql(`SELECT count(*), count(*) FILTER (WHERE owner < $1) FROM {s}.queue_owners WHERE NOT dead AND delivers`), string(o)).
 			QueryRow(func(r pgx.Row) error { return r.Scan(&out.Owners, &out.Rank) })
+		batch.Queue(s.sql(`SELECT (extract(epoch FROM min(until) - `+clock+`) * 1e6)::bigint FROM {s}.queue_owners WHERE NOT dead AND owner <> @owner`),
+			pgx.NamedArgs{"owner": string(o), "now": s.now()}).
+			QueryRow(func(r pgx.Row) error { return r.Scan(&next) })
 		batch.Queue(s.sql(`SELECT rule FROM {s}.queue_rules ORDER BY n`)).
 			Query(func(rows pgx.Rows) (err error) { out.Paused, err = collectRules(rows); return err })
 		return t.SendBatch(ctx, batch).Close()
 	})
+	if err == nil && next != nil && s.o.Now == nil {
+		s.expect(time.Duration(*next) * time.Microsecond)
+	}
 	return out, err
+}
+
+// expect has the owners looked at once the first of them may be dead.
+func (s *Storage) expect(in time.Duration) {
+	select {
+	case <-s.deaths: // what was expected before
+	default:
+	}
+	select {
+	case s.deaths <- in:
+	default:
+	}
+}
+
+// buryInTime takes over what a dead owner held when its leases end, and not
+// only when somebody asks for work.
+func (s *Storage) buryInTime() {
+	var due <-chan time.Time
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case in := <-s.deaths:
+			due = time.After(in + 5*time.Millisecond) // clocks run apart a little
+		case <-due:
+			due = nil
+			if err := s.bury(s.ctx); err != nil && !errors.Is(err, context.Canceled) {
+				s.o.Log.Debug("pgqueue: looking for dead owners failed, it will be done again", "err", err)
+			}
+		}
+	}
 }
 
 var errOutcome = errors.New("pgqueue: outcome does not fit its entry")

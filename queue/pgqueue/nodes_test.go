@@ -199,3 +199,46 @@ func TestStarvation(t *testing.T) {
 	}
 	t.Logf("%d dead and %d live: lanes in %v, leases in %v", dead, live, listed, time.Since(begin)-listed)
 }
+
+// When an owner's leases end, the others are woken: nobody has to ask.
+func TestDeathWakes(t *testing.T) {
+	ctx := t.Context()
+	pool := pgtest.Pool(t)
+	name := pgtest.Schema(t, pool)
+	dying := open(t, pool, pgqueue.Options{Schema: name})
+	heir := open(t, pool, pgqueue.Options{Schema: name})
+	if err := dying.Put(ctx, submission("to.test", "", 100)); err != nil {
+		t.Fatal(err)
+	}
+	owner, other := queue.NewOwner(), queue.NewOwner()
+	lane := []queue.Want{{Lane: queue.Lane{Dest: "to.test"}, Max: 1}}
+	if _, err := dying.Renew(ctx, owner, 2*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := dying.Lease(ctx, owner, lane); err != nil || len(got) != 1 {
+		t.Fatalf("%d leases, %v", len(got), err)
+	}
+	if err := dying.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := heir.Renew(ctx, other, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	// It may be woken for other reasons, too.
+	for until := time.After(time.Minute); ; {
+		wake := heir.Wake()
+		if got, err := pool.Exec(ctx, `SELECT FROM `+name+`.queue_owners WHERE owner = $1 AND dead`, string(owner)); err != nil {
+			t.Fatal(err)
+		} else if got.RowsAffected() == 1 {
+			break
+		}
+		select {
+		case <-wake:
+		case <-until:
+			t.Fatal("the leases have ended, and nobody was woken")
+		}
+	}
+	if got, err := heir.Lease(ctx, other, lane); err != nil || len(got) != 1 {
+		t.Fatalf("%d leases for the heir, %v", len(got), err)
+	}
+}

@@ -58,6 +58,7 @@ type Storage struct {
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+	deaths  chan time.Duration // until the next owner may be dead
 
 	mu    sync.Mutex
 	wake  chan struct{}
@@ -97,7 +98,9 @@ func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Storage, error) 
 	s.ends = group[*ended]{most: groups, calls: groupCalls, octets: groupOctets, run: s.endTogether}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.line = pgnotify.New(pool, o.Listen, o.Schema+"_queue", o.Log, func(string) { s.wakeUp() })
+	s.deaths = make(chan time.Duration, 1)
 	s.running.Go(s.sweepNowAndThen)
+	s.running.Go(s.buryInTime)
 	return s, nil
 }
 
