@@ -544,7 +544,7 @@ func (s *scheduler) collect(now time.Time) {
 		l := j.lane
 		var retry time.Duration
 		if !j.retry.IsZero() {
-			retry = j.retry.Sub(now)
+			retry = max(j.retry.Sub(now), 1) // it may be due by now
 		}
 		if !j.tried {
 			s.unused(l, j.cost, now)

@@ -127,6 +127,41 @@ func TestDownAndBack(t *testing.T) {
 	})
 }
 
+// slowDisk takes its time for an outcome.
+type slowDisk struct {
+	queue.Storage
+	takes time.Duration
+}
+
+func (s slowDisk) Finish(ctx context.Context, o *queue.Outcome) error {
+	time.Sleep(s.takes)
+	return s.Storage.Finish(ctx, o)
+}
+
+// A site is not left alone for longer than its entries are, when their time
+// has come before their outcome was written neither.
+func TestDownAndLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.q.Storage = slowDisk{w.st, time.Second}
+		w.q.Retry = func(*queue.Entry) time.Duration { return 200 * time.Millisecond }
+		w.tr.Answer = func(_ context.Context, d *queuetest.Delivery) []smtp.Result {
+			if len(w.tr.Deliveries()) <= 3 {
+				return d.Refuse(451, smtp.ScopeRoute)
+			}
+			return d.All(smtp.Result{})
+		}
+		w.fill(5, "", "late.test", 0)
+		w.run()
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if n := len(w.left()); n > 0 {
+			t.Errorf("%d of 5 left, %d deliveries", n, len(w.tr.Deliveries()))
+		}
+		w.stop()
+	})
+}
+
 // A dead destination with many entries does not delay another's first.
 func TestDeadBesideLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -334,17 +369,6 @@ func TestLeasesLost(t *testing.T) {
 		b.stop()
 		a.q.Close()
 	})
-}
-
-// slowDisk takes its time for an outcome.
-type slowDisk struct {
-	queue.Storage
-	takes time.Duration
-}
-
-func (s slowDisk) Finish(ctx context.Context, o *queue.Outcome) error {
-	time.Sleep(s.takes)
-	return s.Storage.Finish(ctx, o)
 }
 
 // A site's place is free when its delivery has ended, however long the disk
