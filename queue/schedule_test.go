@@ -143,6 +143,7 @@ func (s slowDisk) Finish(ctx context.Context, o *queue.Outcome) error {
 func TestDownAndLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
+		w.q.PerSite = 4 // starts with 1
 		w.q.Storage = slowDisk{w.st, time.Second}
 		w.q.Retry = func(*queue.Entry) time.Duration { return 200 * time.Millisecond }
 		w.tr.Answer = func(_ context.Context, d *queuetest.Delivery) []smtp.Result {

@@ -122,7 +122,7 @@ func (c *cluster) close() error {
 
 // certificate writes one that is good for trying things out.
 func certificate(certFile, keyFile string) (*x509.CertPool, error) {
-	cert, roots, err := smtptest.Certificate("localhost", "127.0.0.1", "a."+domain, "b."+domain)
+	cert, roots, err := smtptest.Certificate("localhost", "127.0.0.1", "a."+domain, "b."+domain, "c."+domain, "d."+domain)
 	if err != nil {
 		return nil, err
 	}
