@@ -64,11 +64,53 @@ func TestKill(t *testing.T) {
 }
 
 func killing(t *testing.T, nodes, rounds int) {
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
+	r := newTrial(t, nodes)
+	killedNodes, killedPG := 0, 0
+	for round := range rounds {
+		r.goesOn()
+		<-time.After(rand.N(300 * time.Millisecond)) // the moment is random
+		victim := rand.IntN(nodes + 1)
+		if round < 3 { // each kind at least once
+			victim = [...]int{0, nodes, 1}[round]
+		}
+		began := time.Now()
+		if victim == nodes && r.c.pg != nil {
+			killedPG++
+			if err := r.c.pg.crash(); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(rand.N(500 * time.Millisecond))
+			if err := r.c.pg.start(); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			killedNodes++
+			r.running[victim%nodes].Load().kill()
+			// Back before its leases end, or after.
+			<-time.After(rand.N(killLease + killLease/2))
+			r.restart(victim % nodes)
+		}
+		r.l.disturbed(began, time.Now())
+	}
+	r.goesOn()
+	r.finish()
+	t.Logf("%d kills of nodes, %d of PostgreSQL", killedNodes, killedPG)
+}
+
+// trial is a cluster under load.
+type trial struct {
+	*testing.T
+	l        *ledger
+	c        *cluster
+	running  []atomic.Pointer[process]
+	stopLoad func()
+	load     func()
+}
+
+func newTrial(t *testing.T, nodes int) *trial {
 	l := newLedger(t)
 	args := append([]string{"-lease", killLease.String(), "-retry", "50ms"}, l.listen(t)...)
-	c, err := newCluster(ctx, "", args...)
+	c, err := newCluster(t.Context(), "", args...)
 	skipWithout(t, err)
 	t.Cleanup(func() {
 		if err := c.close(); err != nil {
@@ -76,98 +118,91 @@ func killing(t *testing.T, nodes, rounds int) {
 		}
 	})
 	c.auditLeases(t)
-	running := make([]atomic.Pointer[process], nodes)
-	for i := range running {
+	r := &trial{T: t, l: l, c: c, running: make([]atomic.Pointer[process], nodes), stopLoad: func() {}}
+	for i := range r.running {
 		p, err := c.start(string(rune('a'+i)), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		running[i].Store(p)
+		r.running[i].Store(p)
 	}
 	t.Cleanup(func() {
-		for i := range running {
-			running[i].Load().kill()
+		r.stopLoad()
+		for i := range r.running {
+			r.running[i].Load().kill()
 		}
 	})
-
-	// Load: each node gets mail from users and from the world.
-	loadCtx, stopLoad := context.WithCancel(ctx)
-	defer stopLoad()
-	var load sync.WaitGroup
-	for i := range 8 {
-		node := &running[i%nodes]
-		session := fmt.Sprintf("s%d", i)
-		load.Go(func() { l.load(loadCtx, c, node, session, i%4 < 2) })
-	}
-	load.Go(func() { l.observe(loadCtx, t, c) })
-
-	settle := func(what string, d time.Duration, ok func() bool) {
-		t.Helper()
-		for until := time.Now().Add(d); !ok(); <-time.After(10 * time.Millisecond) {
-			if time.Now().After(until) {
-				t.Fatalf("%s: not within %v; %s", what, d, l.sum())
-			}
+	sessions := 0
+	// Each node gets mail from users and from the world.
+	r.load = func() {
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for i := range 8 {
+			session := fmt.Sprintf("s%d", sessions)
+			sessions++
+			wg.Go(func() { l.load(ctx, c, &r.running[i%nodes], session, i%4 < 2) })
+		}
+		wg.Go(func() { l.observe(ctx, c) })
+		r.stopLoad = func() {
+			cancel()
+			wg.Wait()
 		}
 	}
-	killedNodes, killedPG := 0, 0
-	for round := range rounds {
-		before := l.acknowledged()
-		settle("mail goes on", time.Minute, func() bool { return l.acknowledged() >= before+40 })
-		<-time.After(rand.N(300 * time.Millisecond)) // the moment is random
-		victim := rand.IntN(nodes + 1)
-		if round < 3 { // each kind at least once
-			victim = [...]int{0, nodes, 1}[round]
-		}
-		began := time.Now()
-		if victim == nodes && c.pg != nil {
-			killedPG++
-			if err := c.pg.crash(); err != nil {
-				t.Fatal(err)
-			}
-			<-time.After(rand.N(500 * time.Millisecond))
-			if err := c.pg.start(); err != nil {
-				t.Fatal(err)
-			}
-		} else {
-			killedNodes++
-			node := &running[victim%nodes]
-			node.Load().kill()
-			// Back before its leases end, or after.
-			<-time.After(rand.N(killLease + killLease/2))
-			p, err := c.start(node.Load().name, node.Load())
-			if err != nil {
-				t.Fatal(err)
-			}
-			node.Store(p)
-		}
-		l.disturbed(began, time.Now())
-	}
-	before := l.acknowledged()
-	settle("mail goes on", time.Minute, func() bool { return l.acknowledged() >= before+40 })
-	stopLoad()
-	load.Wait()
+	r.load()
+	return r
+}
 
+// restart starts a node that was killed.
+func (r *trial) restart(i int) {
+	r.Helper()
+	before := r.running[i].Load()
+	p, err := r.c.start(before.name, before)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.running[i].Store(p)
+}
+
+func (r *trial) settle(what string, d time.Duration, ok func() bool) {
+	r.Helper()
+	for until := time.Now().Add(d); !ok(); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			r.Fatalf("%s: not within %v; %s", what, d, r.l.sum())
+		}
+	}
+}
+
+// goesOn waits until more mail is acknowledged.
+func (r *trial) goesOn() {
+	r.Helper()
+	before := r.l.acknowledged()
+	r.settle("mail goes on", time.Minute, func() bool { return r.l.acknowledged() >= before+40 })
+}
+
+// finish ends the load and all else, and judges.
+func (r *trial) finish() {
+	r.Helper()
+	r.stopLoad()
 	// What is left is delivered, once the far side is well.
-	l.well.Store(true)
-	settle("all of it is delivered", 3*time.Minute, func() bool { return l.missing() == 0 })
-	settle("the queue is empty", time.Minute, func() bool {
+	r.l.well.Store(true)
+	r.settle("all of it is delivered", 3*time.Minute, func() bool { return r.l.missing() == 0 })
+	r.settle("the queue is empty", time.Minute, func() bool {
 		var n int
-		err := c.db.QueryRow(ctx, `SELECT count(*) FROM `+c.table("queue_entries")).Scan(&n)
+		err := r.c.db.QueryRow(r.Context(), `SELECT count(*) FROM `+r.c.table("queue_entries")).Scan(&n)
 		return err == nil && n == 0
 	})
-	for i := range running {
-		if err := running[i].Load().stop(); err != nil {
-			t.Error(err)
+	for i := range r.running {
+		if err := r.running[i].Load().stop(); err != nil {
+			r.Error(err)
 		}
 	}
 	var stolen int
-	if err := c.db.QueryRow(ctx, `SELECT count(*) FROM `+c.table("stolen")).Scan(&stolen); err != nil || stolen > 0 {
-		t.Errorf("%d entries went from owner to owner, %v", stolen, err)
+	if err := r.c.db.QueryRow(r.Context(), `SELECT count(*) FROM `+r.c.table("stolen")).Scan(&stolen); err != nil || stolen > 0 {
+		r.Errorf("%d entries went from owner to owner, %v", stolen, err)
 	}
-	arrived := l.judgeIn(t, c)
-	doubles, unanswered := l.judgeOut(t, c)
-	t.Logf("%d kills of nodes, %d of PostgreSQL; %s; %d messages in INBOX; %d deliveries made twice, of them %d that the far side left unanswered",
-		killedNodes, killedPG, l.sum(), arrived, doubles, unanswered)
+	arrived := r.l.judgeIn(r.T, r.c)
+	doubles, unanswered := r.l.judgeOut(r.T, r.c)
+	r.Logf("%s; %d messages in INBOX; %d deliveries made twice, of them %d that the far side left unanswered", r.l.sum(), arrived, doubles, unanswered)
 }
 
 // auditLeases has PostgreSQL note each entry that is taken out of somebody's
@@ -330,7 +365,7 @@ func (l *ledger) load(ctx context.Context, c *cluster, node *atomic.Pointer[proc
 
 // observe looks at bob's INBOX all the time, as a node of its own: what it has
 // not seen yet must have a greater UID than all it has seen.
-func (l *ledger) observe(ctx context.Context, t *testing.T, c *cluster) {
+func (l *ledger) observe(ctx context.Context, c *cluster) {
 	mail, err := pgstore.Open(ctx, c.db, pgstore.Options{Schema: c.schema, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		l.wrong("%v", err)
