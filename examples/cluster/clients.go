@@ -20,9 +20,21 @@ func text(from, to, subject string) string {
 	return fmt.Sprintf("From: %s\r\nTo: %s\r\nSubject: %s\r\n\r\nHello.\r\n", from, to, subject)
 }
 
-// send brings a message to a node, as another server does, or as a user with
-// a password.
-func (c *cluster) send(ctx context.Context, n *process, from, to, subject, password string) error {
+// world opens a connection to a node, as another server does.
+func (c *cluster) world(ctx context.Context, n *process) (*smtpclient.Conn, error) {
+	d := smtpclient.Dialer{Hello: "mx." + farDomain, TLS: &tls.Config{RootCAs: c.roots}}
+	return d.Dial(ctx, smtpclient.Target{Addr: n.addr["smtp"], Name: n.host})
+}
+
+// submission opens one as alice does.
+func (c *cluster) submission(ctx context.Context, n *process) (*smtpclient.Conn, error) {
+	d := smtpclient.Dialer{Hello: "laptop." + domain, TLS: &tls.Config{RootCAs: c.roots}}
+	return d.Dial(ctx, smtpclient.Target{Addr: n.addr["submissions"], Name: n.host, ImplicitTLS: true, Need: smtpclient.Verified,
+		Auth: &smtpclient.Auth{User: alice, Password: c.password}})
+}
+
+// send sends a message.
+func send(ctx context.Context, conn *smtpclient.Conn, from, to, subject string) error {
 	var env smtp.Envelope
 	var err error
 	if env.From, err = smtp.ParseAddress(from); err != nil {
@@ -33,13 +45,7 @@ func (c *cluster) send(ctx context.Context, n *process, from, to, subject, passw
 		return err
 	}
 	env.To = []smtp.Recipient{{Address: rcpt}}
-	d := smtpclient.Dialer{Hello: "client." + farDomain, TLS: &tls.Config{RootCAs: c.roots}}
-	t := smtpclient.Target{Addr: n.addr["smtp"], Name: n.host}
-	if password != "" {
-		t.Addr, t.ImplicitTLS, t.Need = n.addr["submissions"], true, smtpclient.Verified
-		t.Auth = &smtpclient.Auth{User: from, Password: password}
-	}
-	return d.Send(ctx, t, &env, strings.NewReader(text(from, to, subject)))[0].Err
+	return conn.Send(ctx, &env, strings.NewReader(text(from, to, subject)))[0].Err
 }
 
 // mailbox opens a user's INBOX over IMAP.
@@ -134,9 +140,14 @@ func (w *watch) close() {
 // announced sends messages to a node, one after the other, and returns how
 // long after each one was accepted w was told.
 func (c *cluster) announced(ctx context.Context, w *watch, at *process, messages int) ([]time.Duration, error) {
+	conn, err := c.world(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
 	var took []time.Duration
 	for range messages {
-		if err := c.send(ctx, at, "world@"+farDomain, bob, "News", ""); err != nil {
+		if err := send(ctx, conn, stranger, bob, "News"); err != nil {
 			return nil, err
 		}
 		accepted := time.Now()

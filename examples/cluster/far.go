@@ -14,7 +14,11 @@ import (
 )
 
 // farDomain is another's, whose server is behind a door.
-const farDomain = "far.example"
+const (
+	farDomain = "far.example"
+	stranger  = "stranger@" + farDomain
+	friend    = "friend@" + farDomain
+)
 
 // far is the world: DNS, and the mail server of farDomain.
 type far struct {

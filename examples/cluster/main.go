@@ -55,7 +55,7 @@ func main() {
 // show is the proof.
 func show(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("cluster", flag.ContinueOnError)
-	lease := f.Duration("lease", 3*time.Second, "after what time without a sign of life a node is dead")
+	lease := f.Duration("lease", 2*time.Second, "after what time without a sign of life a node is dead")
 	verbose := f.Bool("v", false, "show the nodes' logs")
 	if err := f.Parse(args); err != nil {
 		return err

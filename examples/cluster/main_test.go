@@ -44,7 +44,7 @@ func TestShow(t *testing.T) {
 	defer cancel()
 	// A machine that is busy with other tests needs more time for a sign of
 	// life.
-	err = prove(ctx, page.New(out, false, ""), 6*time.Second, false)
+	err = prove(ctx, page.New(out, false, ""), 4*time.Second, false)
 	text, rerr := os.ReadFile(out.Name())
 	if rerr != nil {
 		t.Fatal(rerr)

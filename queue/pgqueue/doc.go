@@ -19,6 +19,12 @@
 // node that stops renewing is dead, and its entries are taken over. Times are by
 // the database's clock. No transaction is held during a delivery.
 //
+// With a replica, name both hosts in the connection string and add
+// target_session_attrs=read-write: nodes find the new primary by themselves.
+// With a synchronous one a failover loses nothing. With an asynchronous one
+// mail that was acknowledged in the last moment before may be lost, and mail
+// whose outcome was is delivered again; entries are never in two hands.
+//
 // PostgreSQL 14 or later is needed. Behind PgBouncer in transaction mode the
 // pool's connection string says default_query_exec_mode=exec, and
 // Options.Listen how to connect past it.
