@@ -18,6 +18,13 @@
 // are stored once for all recipients of a delivery, and go away an hour after
 // the last message that has them was expunged.
 //
+// With a replica, name both hosts in the connection string and add
+// target_session_attrs=read-write: nodes find the new primary by themselves.
+// With a synchronous one a failover loses nothing. With an asynchronous one
+// mail that was acknowledged in the last moment before may be lost: end the
+// nodes, promote, and call Store.Reissue before any node serves again, or UIDs
+// would come to mean other messages.
+//
 // Commits are told to other nodes by NOTIFY, a few at a time and outside of the
 // transactions; a query every few seconds makes sure that none is missed.
 package pgstore
