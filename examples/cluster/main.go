@@ -21,7 +21,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -79,6 +78,11 @@ func run(ctx context.Context, args []string) error {
 	defer c.close()
 	c.logs = os.Stderr
 	var nodes []*process
+	defer func() {
+		for _, p := range nodes {
+			p.stop()
+		}
+	}()
 	for _, name := range []string{"a", "b"} {
 		p, err := c.start(name, nil)
 		if err != nil {
@@ -93,18 +97,13 @@ func run(ctx context.Context, args []string) error {
 	fmt.Printf("try: swaks --server %s --to %s\n", nodes[0].addr["smtp"], bob)
 	fmt.Printf("     curl -k -u %s:%s 'imaps://%s/INBOX;MAILINDEX=1'\n", bob, c.password, nodes[1].addr["imaps"])
 	fmt.Printf("     kill -9 %d\n", nodes[0].cmd.Process.Pid)
-	var wg sync.WaitGroup
 	for _, p := range nodes {
-		wg.Go(func() {
-			<-p.ended
+		select {
+		case <-p.ended:
 			fmt.Println(p.name, "has ended:", p.cmd.ProcessState)
-		})
+		case <-ctx.Done():
+		}
 	}
-	<-ctx.Done()
-	for _, p := range nodes {
-		p.stop()
-	}
-	wg.Wait()
 	return nil
 }
 
