@@ -11,6 +11,7 @@ import (
 
 	"github.com/postrider/postrider/imap"
 	"github.com/postrider/postrider/mime"
+	"github.com/postrider/postrider/mime/searchtext"
 	"github.com/postrider/postrider/store"
 )
 
@@ -208,10 +209,6 @@ func (m *message) wholeSection(sec *imap.Section) (content, error) {
 	return m.fieldsContent(h, sec), nil
 }
 
-// maxHeader bounds the header that is taken into memory; the parser keeps no
-// more of one either.
-const maxHeader = 2 << 20
-
 // header reads the whole header of p: a Summary has only some of it.
 func (m *message) header(p *mime.Part) (*mime.Header, error) {
 	for _, w := range m.headers {
@@ -223,14 +220,12 @@ func (m *message) header(p *mime.Part) (*mime.Header, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := min(p.BodyOffset-p.HeaderOffset, maxHeader)
-	block := make([]byte, n)
-	if k, err := b.ReadAt(block, p.HeaderOffset); int64(k) < n {
-		return nil, fmt.Errorf("imapserver: reading a header: %w", err)
+	h, err := searchtext.ReadHeader(p, b)
+	if err != nil {
+		return nil, fmt.Errorf("imapserver: message %d: %w", m.UID, err)
 	}
-	h := mime.ParseHeader(block)
-	m.headers = append(m.headers, wholeHeader{p, &h})
-	return &h, nil
+	m.headers = append(m.headers, wholeHeader{p, h})
+	return h, nil
 }
 
 // fieldsContent is the fields of h that sec asks for, as they stand, and the

@@ -84,7 +84,7 @@ var rules = []rule{
 	{pkg: "store/pgstore", ours: "store", third: pgx},
 	{pkg: "store/*", ours: "store"},
 	// Readers.
-	{pkg: "imap/imapserver", ours: "imap store mime auth/login", third: sasl + " " + text},
+	{pkg: "imap/imapserver", ours: "imap store mime mime/searchtext auth/login", third: sasl + " " + text},
 	{pkg: "imap/imapclient", ours: "imap mime auth/login", third: sasl},
 	{pkg: "imap/imaptest", ours: "imap imap/imapserver imap/imapclient store mime auth/login"},
 	{pkg: "pop3/pop3server", ours: "pop3 store mime auth/login", third: sasl},
