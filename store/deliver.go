@@ -11,7 +11,7 @@ import (
 // that an Append only links it, else memory and then a temporary file. size is
 // a hint in octets, -1 unknown.
 func Stage(ctx context.Context, s Store, size int64) (Staged, error) {
-	if st, ok := s.(Stager); ok {
+	if st, ok := As[Stager](s); ok {
 		return st.Stage(ctx, size)
 	}
 	if err := ctx.Err(); err != nil {
@@ -30,7 +30,7 @@ const deliverers = 8
 // again doubles the message for targets that had succeeded. d.Body best comes
 // from [Stage].
 func Deliver(ctx context.Context, s Store, d Draft, targets []Target) []error {
-	if x, ok := s.(Deliverer); ok {
+	if x, ok := As[Deliverer](s); ok {
 		return x.Deliver(ctx, d, targets)
 	}
 	errs := make([]error, len(targets))

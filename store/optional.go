@@ -124,3 +124,23 @@ func (t *Target) Draft(d Draft) Draft {
 	d.Flags = d.Flags.With(t.Flags)
 	return d
 }
+
+// Searcher is an [Account] that narrows a search in the text of messages down.
+// Servers look through what it gives, so it may give too much; whoever asks
+// does without it when it fails.
+type Searcher interface {
+	// Candidates finds messages of box by what is in them. Every message
+	// with a UID of at most through that has all the terms is in uids; those
+	// above through count as found, so an index may lag behind. through 0 =
+	// nothing is known.
+	Candidates(ctx context.Context, box MailboxID, terms []Term) (uids UIDSet, through UID, err error)
+}
+
+// Term is a text, not empty, that a message has in it: somewhere in what
+// mime/searchtext makes of it, and found as that says, without regard to case.
+type Term struct {
+	// Field is the header field that has it in its value; "" = the text is
+	// anywhere. Who has no fields looks everywhere for those too.
+	Field string
+	Text  string
+}

@@ -15,7 +15,7 @@ const DefaultPoll = 15 * time.Second
 // is a hint: whoever gets one pulls what happened, and whoever relies on the
 // truth pulls now and then without one.
 func Watch(acc Account, poll time.Duration, f func()) (stop func()) {
-	if w, ok := acc.(Watcher); ok {
+	if w, ok := As[Watcher](acc); ok {
 		return w.Watch(f)
 	}
 	if poll < 0 {

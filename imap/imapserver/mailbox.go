@@ -138,7 +138,7 @@ func (s *session) update(expunge bool) error {
 // claimRecent finds out which of the added messages are \Recent.
 func (s *session) claimRecent(added store.UIDSet) {
 	b := s.box
-	claimer, ok := s.acc.(store.RecentClaimer)
+	claimer, ok := store.As[store.RecentClaimer](s.acc)
 	if !ok {
 		return
 	}

@@ -204,7 +204,7 @@ func (s *session) changeSubscription(on bool) (result, error) {
 	if !s.dec.ExpectSP() || !s.expectMailbox(&name) || !s.dec.ExpectCRLF() {
 		return result{}, s.dec.Err()
 	}
-	sub, ok := s.acc.(store.Subscriber)
+	sub, ok := store.As[store.Subscriber](s.acc)
 	if !ok {
 		return result{}, no(imap.CodeCannot, "Subscriptions are not kept here")
 	}
@@ -227,7 +227,7 @@ func (s *session) changeSubscription(on bool) (result, error) {
 // subscriptions lists the subscribed names. Where the store keeps none, every
 // mailbox counts as subscribed.
 func (s *session) subscriptions(boxes []store.Mailbox) ([]string, error) {
-	if sub, ok := s.acc.(store.Subscriber); ok {
+	if sub, ok := store.As[store.Subscriber](s.acc); ok {
 		return sub.Subscriptions(s.ctx)
 	}
 	names := make([]string, len(boxes))

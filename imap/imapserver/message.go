@@ -93,7 +93,7 @@ func (m *message) parse() (*mime.Part, error) {
 		return nil, fmt.Errorf("imapserver: reading message %d: %w", m.UID, err)
 	}
 	if m.part == nil {
-		if w, ok := m.s.acc.(store.SummaryWriter); ok && !m.s.box.readOnly {
+		if w, ok := store.As[store.SummaryWriter](m.s.acc); ok && !m.s.box.readOnly {
 			// A cache: when it cannot be kept, the next one parses again.
 			if err := w.WriteSummary(m.s.ctx, m.Message, p.Summary()); err != nil {
 				m.s.log.Debug("summary not kept", "error", err)

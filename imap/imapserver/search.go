@@ -112,29 +112,19 @@ func (s *session) writeESearch(hits store.UIDSet, uid bool, o *imap.SearchOption
 }
 
 // find returns the messages that match: first by what the Snapshot has, then,
-// where that does not decide, by what the store has.
+// where that does not decide, by what an index knows, and by what the store
+// has.
 func (s *session) find(q *query) (store.UIDSet, error) {
-	b := s.box
-	hits, open := store.UIDSet{}, store.UIDSet{}
-	same := b.snap == b.newest
-	for _, row := range b.snap.Rows(nil) {
-		if !same {
-			if j, ok := b.newest.Index(row.UID); ok {
-				row = b.newest.Row(j)
-			}
-		}
-		switch q.eval(&candidate{row: row, recent: s.isRecent(row.UID)}) {
-		case holds:
-			hits.Add(row.UID)
-		case unclear:
-			open.Add(row.UID)
-		}
+	hits := store.UIDSet{}
+	open := s.sift(q, nil, &hits)
+	if open.Count() >= minAsk && s.ask(q) {
+		open = s.sift(q, open, &hits)
 	}
 	if open.Empty() {
 		return hits, nil
 	}
 	more := store.UIDSet{}
-	for m, err := range s.acc.Messages(s.ctx, b.id, store.Query{UIDs: open, Fields: q.fields()}) {
+	for m, err := range s.acc.Messages(s.ctx, s.box.id, store.Query{UIDs: open, Fields: q.fields()}) {
 		if err != nil {
 			return nil, err
 		}
@@ -153,4 +143,27 @@ func (s *session) find(q *query) (store.UIDSet, error) {
 		}
 	}
 	return hits.Union(more), nil
+}
+
+// sift judges messages, nil = all, by what is at hand. It adds those that match
+// to hits, and returns those that have to be looked into.
+func (s *session) sift(q *query, uids store.UIDSet, hits *store.UIDSet) (open store.UIDSet) {
+	b := s.box
+	found := store.UIDSet{}
+	same := b.snap == b.newest
+	for _, row := range b.snap.Rows(uids) {
+		if !same {
+			if j, ok := b.newest.Index(row.UID); ok {
+				row = b.newest.Row(j)
+			}
+		}
+		switch q.eval(&candidate{row: row, recent: s.isRecent(row.UID)}) {
+		case holds:
+			found.Add(row.UID)
+		case unclear:
+			open.Add(row.UID)
+		}
+	}
+	*hits = hits.Union(found)
+	return open
 }

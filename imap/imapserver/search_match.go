@@ -27,7 +27,9 @@ type query struct {
 	since, before      time.Time
 	sentSince, sentBef time.Time
 	header             []headerNeedle
-	scan               *scanner // BODY and TEXT; nil = neither
+	scan               *scanner     // BODY and TEXT; nil = neither
+	terms              []store.Term // of header and scan, for an index
+	maybe              store.UIDSet // what the index gave for them; nil = not asked
 	not                []*query
 	or                 [][2]*query
 }
@@ -65,6 +67,12 @@ func (b *mailbox) compile(c *imap.SearchCriteria) *query {
 	q.notFlags, q.notRecent = searchFlags(c.NotFlags)
 	for _, h := range c.Header {
 		q.header = append(q.header, headerNeedle{h.Name, newNeedle(h.Value)})
+		q.terms = appendTerm(q.terms, h.Name, h.Value)
+	}
+	for _, texts := range [][]string{c.Body, c.Text} {
+		for _, t := range texts {
+			q.terms = appendTerm(q.terms, "", t)
+		}
 	}
 	if len(c.Body)+len(c.Text) > 0 {
 		q.scan = newScanner(needles(c.Body), needles(c.Text))
@@ -76,6 +84,13 @@ func (b *mailbox) compile(c *imap.SearchCriteria) *query {
 		q.or = append(q.or, [2]*query{b.compile(&c.Or[i][0]), b.compile(&c.Or[i][1])})
 	}
 	return q
+}
+
+func appendTerm(terms []store.Term, field, text string) []store.Term {
+	if text == "" {
+		return terms
+	}
+	return append(terms, store.Term{Field: field, Text: text})
 }
 
 func needles(texts []string) []needle {
@@ -200,6 +215,9 @@ func (q *query) cheap(c *candidate) bool {
 		if !s.Contains(c.row.UID) {
 			return false
 		}
+	}
+	if q.maybe != nil && !q.maybe.Contains(c.row.UID) {
+		return false
 	}
 	f := c.row.Flags
 	if !f.System.Has(q.flags.System) || f.Any(q.notFlags) {

@@ -85,7 +85,7 @@ func (s *session) deliver(ctx context.Context, r io.Reader) (errs []error, id st
 
 // stage opens the place where the body goes.
 func (s *session) stage(ctx context.Context) (store.Staged, error) {
-	if st, ok := s.b.Target.(store.Stager); ok {
+	if st, ok := store.As[store.Stager](s.b.Target); ok {
 		size := s.opts.Size
 		if size == 0 {
 			size = -1

@@ -30,7 +30,7 @@ func (t storeTarget) Check(ctx context.Context, targets []store.Target, size int
 		if err != nil {
 			return err
 		}
-		quoter, ok := acc.(store.Quoter)
+		quoter, ok := store.As[store.Quoter](acc)
 		if !ok {
 			continue
 		}

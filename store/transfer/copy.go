@@ -71,7 +71,7 @@ type copier struct {
 }
 
 func (c *copier) run(ctx context.Context) error {
-	c.importer, _ = c.to.(store.Importer)
+	c.importer, _ = store.As[store.Importer](c.to)
 	if err := c.open(ctx); err != nil {
 		return err
 	}
@@ -240,11 +240,11 @@ func (c *copier) drop() {
 
 // subscriptions adds those of from to to's.
 func subscriptions(ctx context.Context, to, from store.Account, rename func(string) string) error {
-	dst, ok := to.(store.Subscriber)
+	dst, ok := store.As[store.Subscriber](to)
 	if !ok {
 		return nil
 	}
-	src, ok := from.(store.Subscriber)
+	src, ok := store.As[store.Subscriber](from)
 	if !ok {
 		return nil
 	}
