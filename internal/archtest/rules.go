@@ -79,6 +79,7 @@ var rules = []rule{
 	{pkg: "store"},
 	{pkg: "store/delivery", ours: "store smtp smtp/smtpserver mime mime/* auth auth/*"},
 	{pkg: "store/transfer", ours: "store mime mime/*"},
+	{pkg: "store/textindex", ours: "store mime mime/searchtext", third: pebble},
 	{pkg: "store/diskstore", ours: "store", third: pebble + " github.com/klauspost/compress"},
 	{pkg: "store/storetest", ours: "store mime"},
 	{pkg: "store/pgstore", ours: "store", third: pgx},
