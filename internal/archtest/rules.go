@@ -81,7 +81,7 @@ var rules = []rule{
 	{pkg: "store/transfer", ours: "store mime mime/*"},
 	{pkg: "store/textindex", ours: "store mime mime/searchtext", third: pebble},
 	{pkg: "store/diskstore", ours: "store", third: pebble + " github.com/klauspost/compress"},
-	{pkg: "store/storetest", ours: "store mime"},
+	{pkg: "store/storetest", ours: "store mime mime/searchtext"},
 	{pkg: "store/pgstore", ours: "store", third: pgx},
 	{pkg: "store/*", ours: "store"},
 	// Readers.

@@ -35,6 +35,7 @@ type broken struct {
 	watch     func(inner store.Account, f func()) func()
 	importBox func(inner store.Importer, m store.Mailbox) (store.Mailbox, error)
 	import_   func(inner store.Importer, box store.MailboxID, uids []store.UID, d []store.Draft) (store.Appended, error)
+	search    func(found store.UIDSet, through store.UID) (store.UIDSet, store.UID)
 }
 
 var ctx = context.Background()
@@ -226,6 +227,14 @@ func controls() map[string]map[string]func() *brokenStore {
 					return nil
 				}
 				return a.DeleteMailbox(ctx, id)
+			}}),
+		},
+		"Search": {
+			"one is left out": of(broken{search: func(found store.UIDSet, through store.UID) (store.UIDSet, store.UID) {
+				return found.Subtract(store.UIDs(found.Last())), through
+			}}),
+			"what is new is left out": of(broken{search: func(found store.UIDSet, through store.UID) (store.UIDSet, store.UID) {
+				return found.Intersect(store.UIDSet{{First: 1, Last: 10}}), through
 			}}),
 		},
 		"L1": {"the cursor runs ahead": of(broken{changes: func(a store.Account, box store.MailboxID, since store.ModSeq) (store.Changes, error) {

@@ -25,5 +25,6 @@ func Laws() []Law {
 		{"L18", "a call whose context is done does all or nothing", NoHistory, lawContext},
 		{"L19", "Deliver answers for each target alone and knows a repeated delivery", NoHistory, lawDeliver},
 		{"Import", "mail keeps the UIDs and UIDVALIDITY it had elsewhere, and every change is later than all that was known there", NoHistory, lawImport},
+		{"Search", "Candidates leaves out no message that has the texts", NoHistory, lawSearch},
 	}
 }
