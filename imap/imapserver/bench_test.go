@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postrider/postrider/imap/imapserver"
 	"github.com/postrider/postrider/mime"
 	"github.com/postrider/postrider/store"
+	"github.com/postrider/postrider/store/textindex"
 )
 
 // fill puts n messages of about 2.6 KB, with their Summaries, into the inbox.
@@ -93,4 +95,35 @@ func BenchmarkSession(b *testing.B) {
 			c.command("APPEND INBOX "+literal(msg), buf)
 		}
 	})
+}
+
+// BenchmarkSearchText searches 10,000 messages with an index and without, for
+// what one of them has, none, and each.
+func BenchmarkSearchText(b *testing.B) {
+	const n = 10_000
+	srv, st := newServer(b)
+	fill(b, st, n)
+	ix, err := textindex.Open(b.TempDir(), st, textindex.Options{Accounts: -1, Log: srv.Log})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ix.Close()
+	if err := ix.Sync(b.Context(), "alice"); err != nil {
+		b.Fatal(err)
+	}
+	indexed, _ := newServer(b)
+	indexed.Store = ix
+	for name, srv := range map[string]*imapserver.Server{"scan": srv, "index": indexed} {
+		c := start(b, serve(b, srv))
+		c.ok("SELECT INBOX")
+		buf := make([]byte, 256<<10)
+		for _, keys := range []string{"TEXT <7777@example", "TEXT nowhere", "BODY jumps", "SUBJECT 777"} {
+			b.Run(strings.ReplaceAll(keys, " ", "-")+"/"+name, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					c.command("SEARCH "+keys, buf)
+				}
+			})
+		}
+	}
 }

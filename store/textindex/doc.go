@@ -21,12 +21,13 @@
 // # What it costs
 //
 // SEARCH looks for substrings, so the index has which messages each sequence of
-// three octets is in. A search for less than three octets gets no help from
-// it. On mail of 2.6 KB it takes about a third of the text on the disk, and
-// indexes some thousands of messages a second. Word indexes, which are smaller,
-// would miss what SEARCH has to find; a general full-text engine that is made
-// to index sequences of three (bleve) took five times the room and ten times
-// the time, for nothing that SEARCH has use for.
+// three octets is in; a search for less than three octets gets no help from it.
+// It takes about half the room of the text, and on one core indexes some
+// thousands of messages a second. Candidates among 100,000 messages take 10 to
+// 30 milliseconds. An index of words would be smaller, and would miss what
+// SEARCH has to find. A general full-text engine that was made to index
+// sequences of three (bleve) took three times the room and ten times the time,
+// and 25 modules more.
 //
 // A message with more than [Options].MessageText octets of text is not
 // indexed, and always found. Memory is a few MB, and the cache.
