@@ -82,7 +82,7 @@ var rules = []rule{
 	{pkg: "store/textindex", ours: "store mime mime/searchtext", third: pebble},
 	{pkg: "store/diskstore", ours: "store", third: pebble + " github.com/klauspost/compress"},
 	{pkg: "store/storetest", ours: "store mime mime/searchtext"},
-	{pkg: "store/pgstore", ours: "store", third: pgx},
+	{pkg: "store/pgstore", ours: "store mime mime/searchtext", third: pgx},
 	{pkg: "store/*", ours: "store"},
 	// Readers.
 	{pkg: "imap/imapserver", ours: "imap store mime mime/searchtext auth/login", third: sasl + " " + text},

@@ -13,9 +13,10 @@ import (
 
 // What PostgreSQL calls the errors that mean something here.
 const (
-	uniqueViolation = "23505"
-	serialization   = "40001"
-	deadlock        = "40P01"
+	uniqueViolation     = "23505"
+	foreignKeyViolation = "23503"
+	serialization       = "40001"
+	deadlock            = "40P01"
 )
 
 func code(err error) string {

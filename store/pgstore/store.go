@@ -47,6 +47,13 @@ type Options struct {
 	// the pool goes through PgBouncer, to PostgreSQL itself: without it, other
 	// nodes' changes are found by polling there.
 	Listen *pgx.ConnConfig
+	// Search keeps the text of messages beside them, for SEARCH, with the
+	// extension pg_trgm; it is made if it is not there and the user may. Without
+	// it nothing is kept. Messages get their text soon after they came, from one
+	// of the nodes: Append takes no longer, and the database grows by two to
+	// three times the text. One with more than 256 KiB of it is always looked
+	// through. All nodes should say the same.
+	Search bool
 	// Log hears of what goes wrong in the background; nil = slog.Default().
 	Log *slog.Logger
 }
@@ -66,7 +73,7 @@ const (
 // Store is a store in PostgreSQL. It is safe for concurrent use, by any number
 // of nodes. It is also a store.Admin, store.Stager and store.Deliverer; its
 // accounts are also store.Watcher, Subscriber, RecentClaimer, Quoter,
-// SummaryWriter and Importer.
+// SummaryWriter, Importer and Searcher.
 type Store struct {
 	pool   *pgxpool.Pool
 	o      Options
@@ -80,6 +87,7 @@ type Store struct {
 	joiner  joiner
 
 	byNum, byName statements // of insert
+	search        search
 }
 
 // Open opens the store in a database, and makes its tables or brings them up
@@ -104,11 +112,17 @@ func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
 	if err := s.migrate(ctx); err != nil {
 		return nil, fail(err)
 	}
+	if err := s.openSearch(ctx); err != nil {
+		return nil, fail(err)
+	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.hub.init(s)
 	s.joiner.waiting = make(map[int64][]*joined)
 	s.byNum, s.byName = s.statements("num", "bigint"), s.statements("id", "text")
 	s.running.Go(s.sweepNowAndThen)
+	if s.search.on {
+		s.running.Go(s.fillNowAndThen)
+	}
 	return s, nil
 }
 
