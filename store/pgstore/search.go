@@ -25,6 +25,9 @@ const (
 	maxText = 256 << 10
 	// fillRows is how many texts are filled in at a time.
 	fillRows = 32
+	// fillMany is after how many the database is to count them, as it does by
+	// itself later.
+	fillMany = 500
 	// fillEvery is how often a node looks for messages without.
 	fillEvery = 2 * time.Second
 	// fillLease is how long a node that fills need not say so again.
@@ -85,11 +88,12 @@ func (a *account) Candidates(ctx context.Context, box store.MailboxID, terms []s
 	if err != nil {
 		return nil, 0, err
 	}
-	args := []any{num, a.num}
+	// Planned with the texts at hand: how rare they are decides.
+	args := []any{pgx.QueryExecModeExec, num, a.num}
 	var like strings.Builder
 	for _, t := range terms {
 		args = append(args, pattern(t.Text))
-		fmt.Fprintf(&like, " AND x.text LIKE $%d", len(args))
+		fmt.Fprintf(&like, " AND x.text LIKE $%d", len(args)-1)
 	}
 	ctx, cancel := a.s.bounded(ctx)
 	defer cancel()
@@ -97,7 +101,8 @@ func (a *account) Candidates(ctx context.Context, box store.MailboxID, terms []s
 	rows, err := a.s.pool.Query(ctx, a.s.sql(`WITH found AS MATERIALIZED (SELECT x.content FROM {s}.texts x WHERE x.account = $2`+like.String()+`)
 		SELECT m.uid FROM {s}.messages m JOIN found f ON f.content = m.content WHERE m.mailbox = $1
 		UNION ALL
-		SELECT m.uid FROM {s}.messages m LEFT JOIN {s}.texts x ON x.content = m.content AND x.text IS NOT NULL WHERE m.mailbox = $1 AND x.content IS NULL
+		SELECT m.uid FROM {s}.messages m LEFT JOIN {s}.texts x ON x.account = $2 AND x.content = m.content AND x.text IS NOT NULL
+			WHERE m.mailbox = $1 AND x.content IS NULL
 		ORDER BY 1`), args...)
 	if err != nil {
 		return nil, 0, fail(err)
@@ -144,7 +149,7 @@ func (s *Store) fillNowAndThen() {
 // fill gives all messages that have none their texts, unless another node is
 // at it.
 func (s *Store) fill(ctx context.Context) error {
-	from := max(s.search.from-fillBack, 0)
+	from, filled := max(s.search.from-fillBack, 0), 0
 	for {
 		tag, err := s.pool.Exec(ctx, s.sql(`UPDATE {s}.search SET filler = $1, until = now() + $2::interval WHERE filler = $1 OR until < now()`), s.search.node, fillLease)
 		if err != nil || tag.RowsAffected() == 0 {
@@ -155,11 +160,18 @@ func (s *Store) fill(ctx context.Context) error {
 			return err
 		}
 		if n == 0 {
-			return nil
+			break
 		}
+		filled += n
 		from = last + 1
 		s.search.from = max(s.search.from, from)
 	}
+	if filled < fillMany {
+		return nil
+	}
+	// Who does not know how many there are would read them all.
+	_, err := s.pool.Exec(ctx, s.sql(`ANALYZE {s}.texts`))
+	return fail(err)
 }
 
 // fillSome fills the first few at or after a number, and returns the last.
@@ -181,13 +193,12 @@ func (s *Store) fillSome(ctx context.Context, from int64) (last int64, n int, er
 	if err != nil {
 		return 0, 0, fail(err)
 	}
-	// One statement each, outside of a transaction: a text that the database
-	// does not take, or whose content went meanwhile, is no reason to stop.
 	var g textGatherer
+	batch := new(pgx.Batch)
+	texts := make(map[int64]*string)
 	for _, c := range found {
 		last = c.num
-		a := &account{s: s, num: c.account}
-		text, err := g.text(ctx, a, store.Message{ID: c.id, Summary: c.summary})
+		text, err := g.text(ctx, &account{s: s, num: c.account}, store.Message{ID: c.id, Summary: c.summary})
 		if errors.Is(err, store.ErrNotExist) {
 			continue
 		}
@@ -197,23 +208,27 @@ func (s *Store) fillSome(ctx context.Context, from int64) (last int64, n int, er
 		if err != nil {
 			s.o.Log.Warn("pgstore: a message could not be indexed for SEARCH", "id", c.id, "err", err)
 		}
-		insert := func(text *string) error {
-			_, err := s.pool.Exec(ctx, s.sql(`INSERT INTO {s}.texts (content, account, text) SELECT num, account, $2 FROM {s}.contents WHERE num = $1 ON CONFLICT DO NOTHING`), c.num, text)
-			return err
+		texts[c.num] = text
+		batch.Queue(s.sql(insertText), c.num, text)
+	}
+	if s.pool.SendBatch(ctx, batch).Close() == nil {
+		return last, len(found), nil
+	}
+	// One by one: a text that the database does not take, or whose content went
+	// meanwhile, is no reason to stop.
+	for num, text := range texts {
+		_, err := s.pool.Exec(ctx, s.sql(insertText), num, text)
+		if text != nil && strings.HasPrefix(code(err), "22") { // an encoding that does not have it, or the like
+			_, err = s.pool.Exec(ctx, s.sql(insertText), num, nil)
 		}
-		err = insert(text)
-		switch c := code(err); {
-		case c == foreignKeyViolation:
-		case text != nil && strings.HasPrefix(c, "22"): // an encoding that does not have it, or the like
-			if err := insert(nil); err != nil && code(err) != foreignKeyViolation {
-				return 0, 0, fail(err)
-			}
-		case err != nil:
+		if err != nil && code(err) != foreignKeyViolation {
 			return 0, 0, fail(err)
 		}
 	}
 	return last, len(found), nil
 }
+
+const insertText = `INSERT INTO {s}.texts (content, account, text) SELECT num, account, $2 FROM {s}.contents WHERE num = $1 ON CONFLICT DO NOTHING`
 
 // textGatherer is a searchtext.Visitor that makes one text of them all.
 type textGatherer struct {

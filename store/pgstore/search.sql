@@ -14,5 +14,5 @@ CREATE TABLE {s}.texts (
 	account bigint NOT NULL,
 	text    text COLLATE "C"
 );
-CREATE INDEX texts_account ON {s}.texts (account);
+CREATE INDEX texts_known ON {s}.texts (account, content) WHERE text IS NOT NULL;
 CREATE INDEX texts_text ON {s}.texts USING gin (text {trgm}.gin_trgm_ops);

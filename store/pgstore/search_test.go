@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -166,5 +167,49 @@ func TestSearchWithout(t *testing.T) {
 	}
 	if err := s.Close(); err != nil || !strings.Contains(log.String(), "pg_trgm") {
 		t.Errorf("%v; the log says %q", err, log.String())
+	}
+}
+
+// BenchmarkCandidates asks for a text that one of 10,000 messages of 2.6 KB has.
+func BenchmarkCandidates(b *testing.B) {
+	const n = 10_000
+	pool := pgtest.Pool(b)
+	s := open(b, pool, pgstore.Options{Schema: pgtest.Schema(b, pool), Search: true})
+	acc := accounts(b, s, 1)[0]
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := 0; i < n; {
+		var d []store.Draft
+		for range 500 {
+			text := fmt.Sprintf("Subject: number %d!\r\n\r\n", i)
+			for len(text) < 2600 {
+				text += fmt.Sprintf("word%d and%x ", rnd.IntN(3000), rnd.IntN(500))
+			}
+			d = append(d, store.Draft{Body: strings.NewReader(text)})
+			i++
+		}
+		if _, err := acc.Append(b.Context(), store.Inbox, d, store.AppendOptions{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, text := range []string{"number 7777!", "nowhere"} {
+		for {
+			uids, _, err := acc.(store.Searcher).Candidates(b.Context(), store.Inbox, []store.Term{{Text: text}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if uids.Count() <= 1 {
+				break
+			}
+		}
+		if _, err := pool.Exec(b.Context(), "ANALYZE"); err != nil {
+			b.Fatal(err)
+		}
+		b.Run(strings.ReplaceAll(text, " ", "-"), func(b *testing.B) {
+			for b.Loop() {
+				if _, _, err := acc.(store.Searcher).Candidates(b.Context(), store.Inbox, []store.Term{{Text: text}}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
