@@ -52,9 +52,12 @@ func (f *Folder) Append(dst, p []byte) []byte {
 		f.rest[f.nrest] = p[0]
 		f.nrest++
 		p = p[1:]
-		if utf8.FullRune(f.rest[:f.nrest]) {
-			dst = AppendFolded(dst, f.rest[:f.nrest])
-			f.nrest = 0
+		// What turns out to be no character may be followed by the beginning of
+		// one.
+		for f.nrest > 0 && utf8.FullRune(f.rest[:f.nrest]) {
+			_, size := utf8.DecodeRune(f.rest[:f.nrest])
+			dst = AppendFolded(dst, f.rest[:size])
+			f.nrest = copy(f.rest[:], f.rest[size:f.nrest])
 		}
 	}
 	end := len(p)
