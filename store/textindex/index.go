@@ -63,6 +63,7 @@ type Index struct {
 	queue   []string        // in that order
 	watched map[string]*list.Element
 	recent  list.List // of *watch, the one used last first
+	ended   bool      // nobody is watched any more
 
 	writing sync.Mutex // who changes the index, with the gatherer
 	g       *gatherer
@@ -164,7 +165,7 @@ func (ix *Index) Close() error {
 	}
 	ix.recent.Init()
 	clear(ix.watched)
-	ix.o.Accounts = -1
+	ix.ended = true
 	ix.mu.Unlock()
 	for _, stop := range stops {
 		stop()
@@ -201,8 +202,11 @@ func (ix *Index) follow(id string, acc store.Account) {
 		return
 	}
 	ix.mu.Lock()
-	if e := ix.watched[id]; e != nil {
+	e := ix.watched[id]
+	if e != nil {
 		ix.recent.MoveToFront(e)
+	}
+	if e != nil || ix.ended {
 		ix.mu.Unlock()
 		return
 	}
@@ -214,8 +218,8 @@ func (ix *Index) follow(id string, acc store.Account) {
 	var old *watch
 	ix.mu.Lock()
 	w.stop = stop
-	if ix.o.Accounts < 0 {
-		old = w // closed meanwhile
+	if ix.ended {
+		old = w
 	} else if ix.recent.Len() > ix.o.Accounts {
 		e := ix.recent.Back()
 		if old = e.Value.(*watch); old != w {

@@ -27,7 +27,7 @@ func TestKill(t *testing.T) {
 	}
 	dir := t.TempDir()
 	rnd := rand.New(rand.NewPCG(1, 1))
-	rounds := 5
+	rounds := 4
 	if os.Getenv("POSTRIDER_LONG") != "" {
 		rounds = 100
 	}

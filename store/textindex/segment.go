@@ -239,7 +239,7 @@ func lookup(db pebble.Reader, s segment, tris []uint32, found func(store.UID)) e
 			found(u)
 		}
 	}
-	return it.Close()
+	return it.Error()
 }
 
 // one looks one trigram up.

@@ -197,7 +197,7 @@ func TestMany(t *testing.T) {
 			}
 			have := map[store.UID]string{}
 			next := store.UID(1)
-			for round := range 60 {
+			for round := range 30 {
 				acc := handle(t, ix)
 				for range []int{1, 3, 40, 300}[rnd.IntN(4)] {
 					text := ""
@@ -300,7 +300,7 @@ func TestDamage(t *testing.T) {
 	for i := range 300 {
 		add(t, acc, fmt.Sprintf("Subject: %d\n\ntext number%d of\n%s", i, i, strings.Repeat(fmt.Sprint(i*i), 50)))
 	}
-	for round := range 12 {
+	for round := range 6 {
 		dir := t.TempDir()
 		ix, err := textindex.Open(dir, s, textindex.Options{Accounts: -1, Log: discard()})
 		if err != nil {
