@@ -102,12 +102,16 @@ type Mailbox struct {
 	// ModSeq is HIGHESTMODSEQ; metadata, renames and rights raise it too.
 	ModSeq ModSeq
 	// Horizon is the least ModSeq that Changes can start from.
-	Horizon    ModSeq
-	Recent     UID      // first UID that no session has claimed as \Recent; 0 when the store does not track it
-	SpecialUse []string // \Sent, \Drafts, … (RFC 6154)
-	Rights     Rights
-	Counts     Counts
-	Gone       bool // deleted; only ID and ModSeq are set
+	Horizon ModSeq
+	Recent  UID // first UID that no session has claimed as \Recent; 0 when the store does not track it
+	// FirstUnseen is the UID of the first message without \Seen; 0 when there
+	// is none, and always 0 when the store does not keep it. A [View] tells its
+	// place, which is what IMAP4rev1 has in its UNSEEN (RFC 3501 §7.1).
+	FirstUnseen UID
+	SpecialUse  []string // \Sent, \Drafts, … (RFC 6154)
+	Rights      Rights
+	Counts      Counts
+	Gone        bool // deleted; only ID and ModSeq are set
 }
 
 // Rights are RFC 4314's rights of the viewer as letters, "" = all of them.

@@ -68,7 +68,12 @@ func (s *session) writeSelected(m store.Mailbox) {
 			s.claimRecent(store.UIDSet{{First: m.Recent, Last: max(m.Recent, b.snap.UID(n-1))}})
 		}
 		s.enc.Atom("* ").Number(uint64(countIn(b.snap, b.recent))).Atom(" RECENT\r\n")
-		for i, row := range b.snap.Rows(nil) {
+		// The store may know where to look; what it says is of the time of m.
+		from := store.UID(1)
+		if m.FirstUnseen > 0 && m.ModSeq == b.snap.ModSeq() {
+			from = m.FirstUnseen
+		}
+		for i, row := range b.snap.Rows(store.UIDSet{{First: from, Last: store.MaxUID}}) {
 			if !row.Flags.System.Has(store.Seen) {
 				s.enc.Atom("* OK [UNSEEN ").Number(uint64(i + 1)).Atom("] First unseen message\r\n")
 				break

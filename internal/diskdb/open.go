@@ -27,10 +27,13 @@ var (
 // Config says what Open opens.
 type Config struct {
 	Dir    string
-	Name   string   // of the engine, for the log
-	Format string   // the text of FORMAT, with its line end
-	Dirs   []string // folders in Dir that the engine keeps files in
-	FS     vfs.FS   // nil = the system's
+	Name   string // of the engine, for the log
+	Format string // the text of FORMAT, with its line end
+	// Migrations lead from older formats to Format, the oldest first: each
+	// ends where the next begins.
+	Migrations []Migration
+	Dirs       []string // folders in Dir that the engine keeps files in
+	FS         vfs.FS   // nil = the system's
 	// MinFree is how much of the disk stays free for the engine's own work,
 	// in octets; 0 = 256 MiB, less on a disk smaller than 16 GiB; negative =
 	// none.
@@ -91,7 +94,8 @@ func (d *DB) open() error {
 		return fmt.Errorf("%w: %w", ErrLocked, err)
 	}
 	d.lock = lock
-	if err := d.checkFormat(); err != nil {
+	migration, begun, err := d.checkFormat()
+	if err != nil {
 		return err
 	}
 	for _, name := range d.c.Dirs {
@@ -105,6 +109,9 @@ func (d *DB) open() error {
 	d.measure()
 	if d.DB, err = pebble.Open(d.Path("db"), d.options()); err != nil {
 		return err
+	}
+	if err := d.migrate(migration, begun); err != nil {
+		return errors.Join(err, d.DB.Close())
 	}
 	d.makeBallast()
 	return nil
@@ -144,36 +151,6 @@ func (d *DB) options() *pebble.Options {
 	return o
 }
 
-// checkFormat reads FORMAT, or writes it where nothing is yet.
-func (d *DB) checkFormat() error {
-	disk, name := d.c.FS, d.Path("FORMAT")
-	f, err := disk.Open(name)
-	switch {
-	case err == nil:
-		defer f.Close()
-		text, err := io.ReadAll(io.LimitReader(f, 100))
-		if err != nil {
-			return err
-		}
-		if string(text) != d.c.Format {
-			return fmt.Errorf("%w: FORMAT says %q, want %q", ErrFormat, text, d.c.Format)
-		}
-		return nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	list, err := disk.List(d.c.Dir)
-	if err != nil {
-		return err
-	}
-	for _, n := range list {
-		if n != "LOCK" && n != "FORMAT.new" && n != "lost+found" {
-			return fmt.Errorf("%w: there is %s and no FORMAT", ErrFormat, n)
-		}
-	}
-	return WriteFile(disk, d.c.Dir, "FORMAT", d.c.Format)
-}
-
 // WriteFile writes a small file so that it is there, whole, or not at all.
 func WriteFile(disk vfs.FS, dir, name, text string) error {
 	path := disk.PathJoin(dir, name)
@@ -207,6 +184,9 @@ func MakeDir(disk vfs.FS, dir string) error {
 			break
 		}
 		d = up
+	}
+	if len(made) == 0 {
+		return nil
 	}
 	if err := disk.MkdirAll(dir, 0o700); err != nil {
 		return err

@@ -150,6 +150,7 @@ func (t *tx) add(b *boxTx, m *row) {
 	b.rows = append(b.rows, *m)
 	b.tailRows++
 	b.count(m.system, m.size, 1)
+	b.note(m.uid, false, unseen(m.system))
 	t.batch().Set(rowKey(t.a.no, b.no, m.uid), m.encode(), nil)
 	t.batch().Set(refKey(t.a.no, m.email, b.no, m.uid), nil, nil)
 	t.touch(b)

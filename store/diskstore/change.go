@@ -72,7 +72,7 @@ func (t *tx) setFlags(box store.MailboxID, uids store.UIDSet, op store.FlagOp) (
 			if is == code {
 				return
 			}
-			b.reflag(store.SystemFlags(code), store.SystemFlags(is), c.sizes[j])
+			b.reflag(c.uids[j], store.SystemFlags(code), store.SystemFlags(is), c.sizes[j])
 			c.codes[j], c.modSeqs[j] = is, t.m
 			r.Changed.Add(c.uids[j])
 			changed = true
@@ -91,7 +91,7 @@ func (t *tx) setFlags(box store.MailboxID, uids store.UIDSet, op store.FlagOp) (
 		if g.Equal(f) {
 			return nil
 		}
-		b.reflag(f.System, g.System, m.size)
+		b.reflag(m.uid, f.System, g.System, m.size)
 		m.system, m.words, m.modSeq = g.System, words.indexes(g.Keywords), t.m
 		t.batch().Set(rowKey(t.a.no, b.no, m.uid), m.encode(), nil)
 		r.Changed.Add(m.uid)
@@ -110,7 +110,8 @@ func (t *tx) setFlags(box store.MailboxID, uids store.UIDSet, op store.FlagOp) (
 }
 
 // reflag counts a change of flags.
-func (b *boxTx) reflag(was, is store.SystemFlags, size int64) {
+func (b *boxTx) reflag(uid store.UID, was, is store.SystemFlags, size int64) {
+	b.note(uid, unseen(was), unseen(is))
 	b.count(was, size, -1)
 	b.count(is, size, 1)
 }
@@ -227,6 +228,7 @@ func (t *tx) remove(b *boxTx, uids store.UIDSet, onlyDeleted bool) (store.UIDSet
 				return
 			}
 			b.count(f, c.sizes[j], -1)
+			b.note(c.uids[j], unseen(f), false)
 			c.codes[j], c.modSeqs[j] = codeGone, 0
 			gone.Add(c.uids[j])
 			changed = true
@@ -245,6 +247,7 @@ func (t *tx) remove(b *boxTx, uids store.UIDSet, onlyDeleted bool) (store.UIDSet
 			return nil
 		}
 		b.count(m.system, m.size, -1)
+		b.note(m.uid, unseen(m.system), false)
 		b.tailRows--
 		m.gone = true
 		t.batch().Set(rowKey(t.a.no, b.no, m.uid), m.encode(), nil)

@@ -345,6 +345,9 @@ func (c *checker) mailbox(ctx context.Context, acct uint64, b *mailbox, where st
 	sum := &boxTx{mailbox: &mailbox{}}
 	seen := func(m *row) error {
 		sum.count(m.system, m.size, 1)
+		if sum.unseen == 0 && unseen(m.system) {
+			sum.unseen = m.uid
+		}
 		if m.modSeq > b.modSeq || m.modSeq == 0 {
 			wrong("UID %d has ModSeq %d, the mailbox %d", m.uid, m.modSeq, b.modSeq)
 		}
@@ -481,6 +484,9 @@ func (c *checker) mailbox(ctx context.Context, acct uint64, b *mailbox, where st
 	c.Messages += counts.Messages
 	if counts != b.counts || counts.Messages-inChunks != b.tailRows {
 		wrong("it says %+v and %d in the tail, has %+v and %d", b.counts, b.tailRows, counts, counts.Messages-inChunks)
+	}
+	if sum.unseen != b.unseen {
+		wrong("it says that UID %d is the first unseen one, it is %d", b.unseen, sum.unseen)
 	}
 	return nil
 }

@@ -7,9 +7,9 @@ import (
 	"github.com/postrider/postrider/store"
 )
 
-// Format 1. The directory holds
+// Format 2. The directory holds
 //
-//	FORMAT    "postrider diskstore 1"
+//	FORMAT    "postrider diskstore 2"
 //	LOCK      locked by the process that uses it
 //	BALLAST   room that is given up when the disk is full all the same
 //	COPIED    only in a backup: it has not been opened yet
@@ -88,7 +88,12 @@ import (
 // A file is on the disk, with its name, before the commit that names it in F;
 // it is removed after the commit that drops F. What lies in blobs without an F
 // is an orphan, which Open removes.
-const formatLine = "postrider diskstore 1\n"
+//
+// # Formats
+//
+// Format 1 had mailboxes without their first unseen message. Open brings an
+// older directory to this format (migrate.go).
+const formatLine = "postrider diskstore 2\n"
 
 const (
 	kName    = 'A'

@@ -13,7 +13,7 @@ import (
 func (b *mailbox) info(noHistory bool) store.Mailbox {
 	m := store.Mailbox{
 		ID: boxID(b.no), Name: b.name, UIDValidity: b.validity, UIDNext: b.next,
-		ModSeq: b.modSeq, Horizon: b.horizon, Recent: b.recent,
+		ModSeq: b.modSeq, Horizon: b.horizon, Recent: b.recent, FirstUnseen: b.unseen,
 		SpecialUse: slices.Clone(b.use), Counts: b.counts,
 	}
 	if noHistory {

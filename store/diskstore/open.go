@@ -170,7 +170,7 @@ func Open(dir string, o *Options) (*Store, error) {
 }
 
 func (s *Store) open() (err error) {
-	s.db, err = diskdb.Open(diskdb.Config{Dir: s.dir, Name: "diskstore", Format: formatLine, Dirs: []string{"blobs"},
+	s.db, err = diskdb.Open(diskdb.Config{Dir: s.dir, Name: "diskstore", Format: formatLine, Migrations: migrations(), Dirs: []string{"blobs"},
 		FS: s.o.fs, MinFree: s.o.MinFree, Cache: s.o.Cache, Log: s.log()})
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ type mailbox struct {
 	modSeq         store.ModSeq
 	horizon        store.ModSeq
 	counts         store.Counts
+	unseen         store.UID // the first unseen message; 0 = none
 	tail           store.UID // rows from here on are not in chunks
 	tailRows       int       // messages in the tail
 	tombs, tombRgs int       // tombstones above horizon, and their ranges
@@ -39,7 +40,7 @@ func (b *mailbox) encode() []byte {
 		uint64(b.validity), uint64(b.next), uint64(b.recent), uint64(b.modSeq), uint64(b.horizon),
 		uint64(b.counts.Messages), uint64(b.counts.Unseen), uint64(b.counts.Deleted),
 		uint64(b.counts.Size), uint64(b.counts.DeletedSize),
-		uint64(b.tail), uint64(b.tailRows), uint64(b.tombs), uint64(b.tombRgs),
+		uint64(b.tail), uint64(b.tailRows), uint64(b.tombs), uint64(b.tombRgs), uint64(b.unseen),
 	} {
 		w.Uint(v)
 	}
@@ -51,6 +52,13 @@ func decodeMailbox(no uint64, v []byte) (*mailbox, error) {
 	if err != nil {
 		return nil, err
 	}
+	b := readMailbox1(no, &r)
+	b.unseen = store.UID(r.Uint32())
+	return b, r.End()
+}
+
+// readMailbox1 reads what a mailbox had in format 1.
+func readMailbox1(no uint64, r *diskdb.Reader) *mailbox {
 	b := &mailbox{no: no, name: r.Text()}
 	for range r.Count() {
 		b.use = append(b.use, r.Text())
@@ -61,7 +69,7 @@ func decodeMailbox(no uint64, v []byte) (*mailbox, error) {
 	b.counts = store.Counts{Messages: int(r.Size()), Unseen: int(r.Size()), Deleted: int(r.Size()), Size: r.Size(), DeletedSize: r.Size()}
 	b.tail = store.UID(r.Uint32())
 	b.tailRows, b.tombs, b.tombRgs = int(r.Size()), int(r.Size()), int(r.Size())
-	return b, r.End()
+	return b
 }
 
 // accountRecord is what an account has beside its mailboxes.

@@ -280,6 +280,9 @@ func (s *Store) rebuild(at boxAt) error {
 		batch.Set(refKey(at.acct, m.email, at.box, m.uid), nil, nil)
 		b.count(m.system, m.size, 1)
 		b.next = max(b.next, m.uid+1)
+		if b.unseen == 0 && unseen(m.system) {
+			b.unseen = m.uid
+		}
 		if i >= inChunks {
 			if b.tailRows == 0 {
 				b.tail = m.uid

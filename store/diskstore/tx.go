@@ -2,6 +2,7 @@ package diskstore
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"time"
@@ -40,7 +41,8 @@ type boxTx struct {
 	changed bool
 	rows    []row        // that are new
 	gone    store.UIDSet // that left
-	edited  bool         // chunks have changed
+	unseenChange
+	edited bool // chunks have changed
 }
 
 func (a *account) tx() *tx { return &tx{a: a, m: a.modSeq + 1, now: time.Now()} }
@@ -135,7 +137,7 @@ func (t *tx) apply() (*landing, error) {
 	}
 	b := t.batch()
 	for _, x := range t.boxes {
-		if err := t.fold(x); err != nil {
+		if err := errors.Join(t.setUnseen(x), t.fold(x)); err != nil {
 			b.Close()
 			return nil, err
 		}

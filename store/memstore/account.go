@@ -89,7 +89,7 @@ func (a *account) addMailbox(id store.MailboxID, name string, use []string, vali
 func (b *mailbox) info(noHistory bool) store.Mailbox {
 	m := store.Mailbox{
 		ID: b.id, Name: b.name, UIDValidity: b.validity, UIDNext: b.next,
-		ModSeq: b.modSeq, Horizon: b.horizon, Recent: b.recent,
+		ModSeq: b.modSeq, Horizon: b.horizon, Recent: b.recent, FirstUnseen: b.unseen,
 		SpecialUse: slices.Clone(b.specialUse), Counts: b.counts,
 	}
 	if noHistory {

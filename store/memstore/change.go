@@ -62,6 +62,7 @@ func (a *account) setFlags(ctx context.Context, box store.MailboxID, uids store.
 		b.touch(w, m)
 		r.Changed.Add(w.uid)
 	})
+	b.settle()
 	if !r.Changed.Empty() {
 		b.modSeq = a.commit()
 		r.ModSeq = b.modSeq

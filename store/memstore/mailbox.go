@@ -19,6 +19,8 @@ type mailbox struct {
 	recent     store.UID // first that nobody claimed
 	modSeq     store.ModSeq
 	counts     store.Counts
+	unseen     store.UID // the first unseen message; 0 = none
+	lost       bool      // it is not unseen any more: see settle
 
 	rows []*row // ascending UID
 	// oldest and newest end a list of the rows by ModSeq, so that what
@@ -139,10 +141,33 @@ func (b *mailbox) count(r *row, n int) {
 	b.counts.Size += size
 	if !r.system.Has(store.Seen) {
 		b.counts.Unseen += n
+		switch {
+		case n > 0 && (b.unseen == 0 || r.uid <= b.unseen):
+			b.unseen, b.lost = r.uid, false
+		case n < 0 && r.uid == b.unseen:
+			b.lost = true
+		}
 	}
 	if r.system.Has(store.Deleted) {
 		b.counts.Deleted += n
 		b.counts.DeletedSize += size
+	}
+}
+
+// settle looks for the first unseen message after a write that took it away.
+func (b *mailbox) settle() {
+	if !b.lost {
+		return
+	}
+	i := len(b.rows)
+	if b.counts.Unseen > 0 {
+		i = b.index(b.unseen)
+	}
+	for b.unseen, b.lost = 0, false; i < len(b.rows); i++ {
+		if !b.rows[i].system.Has(store.Seen) {
+			b.unseen = b.rows[i].uid
+			return
+		}
 	}
 }
 
@@ -181,6 +206,7 @@ func (b *mailbox) remove(uids store.UIDSet, m store.ModSeq, history int) {
 	}
 	clear(b.rows[len(kept):])
 	b.rows = kept
+	b.settle()
 	b.bury(uids, m, history)
 }
 

@@ -348,6 +348,33 @@ func controls() map[string]map[string]func() *brokenStore {
 			}
 			return boxes, through, err
 		}})},
+		"FirstUnseen": {
+			"it stays where it was": func() *brokenStore {
+				was := map[store.MailboxID]store.UID{}
+				return &brokenStore{Store: memstore.New(), b: broken{mailboxes: func(a store.Account, q store.MailboxQuery) ([]store.Mailbox, store.ModSeq, error) {
+					boxes, through, err := a.Mailboxes(ctx, q)
+					for i := range boxes {
+						if b := &boxes[i]; was[b.ID] == 0 {
+							was[b.ID] = b.FirstUnseen
+						} else {
+							b.FirstUnseen = was[b.ID]
+						}
+					}
+					return boxes, through, err
+				}}}
+			},
+			"the next UID is taken for it": of(broken{setFlags: func(a store.Account, box store.MailboxID, uids store.UIDSet, op store.FlagOp) (store.FlagResult, error) {
+				return a.SetFlags(ctx, box, uids, op)
+			}, mailboxes: func(a store.Account, q store.MailboxQuery) ([]store.Mailbox, store.ModSeq, error) {
+				boxes, through, err := a.Mailboxes(ctx, q)
+				for i := range boxes {
+					if b := &boxes[i]; b.FirstUnseen == 0 && b.UIDNext > 1 {
+						b.FirstUnseen = b.UIDNext
+					}
+				}
+				return boxes, through, err
+			}}),
+		},
 		"L9": {"a row comes twice": of(broken{messages: func(a store.Account, box store.MailboxID, q store.Query) iter.Seq2[store.Message, error] {
 			return func(yield func(store.Message, error) bool) {
 				for m, err := range a.Messages(ctx, box, q) {

@@ -14,6 +14,7 @@ func Laws() []Law {
 		{"L6", "each write is one step: nobody sees half of it, and a failed one leaves nothing", NoHistory, lawAtomic},
 		{"L7", "two Views on two handles, with Fold, equal the truth under random writes", NoHistory, lawViews},
 		{"L8", "Counts equal a recount, and racing writers do not pass the quota", NoHistory, lawCounts},
+		{"FirstUnseen", "a mailbox's FirstUnseen is that of a recount, or always 0", NoHistory, lawUnseen},
 		{"L9", "a loop over Messages holds nothing: it may stall and make any call", ReadOnly, lawLoop},
 		{"L10", "an expunged message can be read to its end, and opened for the grace", NoHistory, lawGrace},
 		{"L11", "IDs and ThreadIDs stay with a message through copies and moves, and are never used again", NoHistory, lawIDs},
