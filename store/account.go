@@ -68,6 +68,7 @@ var (
 	ErrTooBig      = errors.New("store: message too big")
 	ErrForgotten   = errors.New("store: history is forgotten") // list the mailbox anew
 	ErrUnavailable = errors.New("store: unavailable")          // the outcome may be unknown
+	ErrDamaged     = errors.New("store: damaged")              // what is kept cannot be read any more; all else can
 )
 
 // ModSeq is a point in an account's history (RFC 7162). 0 is before all.
@@ -192,8 +193,10 @@ type Draft struct {
 	// Summary cover both.
 	Head []byte
 	// Body that is a Blob or Staged of this Store is linked, with its ID
-	// and ThreadID; anything else is copied. It is the caller's again when
-	// Append returns.
+	// and ThreadID; of anything else Size octets are copied, while nobody
+	// waits for it. When it cannot be read nothing is appended, and its error
+	// is in the one returned; io.ErrUnexpectedEOF when it ends before Size. It
+	// is the caller's again when Append returns.
 	Body         Body
 	Flags        Flags
 	InternalDate time.Time // zero = now

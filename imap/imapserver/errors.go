@@ -72,6 +72,9 @@ func (s *session) replyTo(err error) *imap.Error {
 		return reply(imap.NO, imap.CodeCannot, "Mechanism not offered")
 	case errors.Is(err, login.ErrMalformed), errors.Is(err, sasl.ErrUnexpectedClientResponse):
 		return reply(imap.BAD, "", "Malformed response")
+	case errors.Is(err, store.ErrDamaged): // may be ErrUnavailable, too
+		s.log.Error("command failed", "command", s.name, "user", s.id.User, "error", err)
+		return reply(imap.NO, imap.CodeCorruption, "Some of it is damaged")
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		s.log.Warn("command failed", "command", s.name, "user", s.id.User, "error", err)
 		return reply(imap.NO, imap.CodeUnavailable, "Temporarily unavailable; try again")

@@ -29,6 +29,7 @@ func TestStoreErrors(t *testing.T) {
 		{"UpdateMailboxes", "RENAME box z", store.ErrExist, "NO [ALREADYEXISTS]"},
 		{"DeleteMailbox", "DELETE box", store.ErrPermission, "NO [NOPERM]"},
 		{"Messages", "FETCH 1 ENVELOPE", store.ErrUnavailable, "NO [UNAVAILABLE]"},
+		{"Messages", "FETCH 1 ENVELOPE", fmt.Errorf("%w, %w", store.ErrUnavailable, store.ErrDamaged), "NO [CORRUPTION]"},
 		{"Messages", "SEARCH SUBJECT x", errors.New("secret host name"), "NO [SERVERBUG] Internal error"},
 		{"Append", "APPEND INBOX {2+}\r\nhi", store.ErrQuota, "NO [OVERQUOTA]"},
 		{"Append", "APPEND INBOX {2+}\r\nhi", store.ErrTooBig, "NO [TOOBIG]"},

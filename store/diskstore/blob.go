@@ -107,14 +107,20 @@ func (a *account) Open(ctx context.Context, m store.Message) (store.Blob, error)
 	b := &blob{s: s, e: e}
 	b.head = e.head
 	s.pins.add(e.blob)
-	if err := b.open(); err != nil {
-		s.pins.drop(e.blob)
-		return nil, err
+	if err = b.open(); err == nil {
+		return b, nil
 	}
-	return b, nil
+	s.pins.drop(e.blob)
+	if errors.Is(err, store.ErrNotExist) {
+		// The sweeper was quicker, and took the email, too; or it is lost.
+		if _, again := a.readEmail(ctx, no); again == nil {
+			err = damaged(diskdb.ErrDamaged, "email %s has lost its body", m.ID)
+		}
+	}
+	return nil, err
 }
 
-// open reads the body. The sweeper may have been quicker.
+// open reads the body.
 func (b *blob) open() error {
 	if b.e.blob == 0 {
 		return nil
@@ -177,6 +183,7 @@ func (s *Store) readBody(e *email) ([]byte, *frameFile, error) {
 		if v, err := s.db.Value(key1(kFile, e.blob)); err == nil && v == nil {
 			return nil, nil, store.ErrNotExist
 		}
+		err = damaged(fmt.Errorf("%w: %w", diskdb.ErrDamaged, err), "body of email %s", idOf('m', e.no))
 	}
 	if err != nil {
 		return nil, nil, unavailable(err)

@@ -234,6 +234,9 @@ func unavailable(err error) error {
 	if err == nil || errors.Is(err, store.ErrUnavailable) {
 		return err
 	}
+	if errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("diskstore: %w, %w: %w", store.ErrDamaged, store.ErrUnavailable, err)
+	}
 	return fmt.Errorf("diskstore: %w: %w", store.ErrUnavailable, err)
 }
 

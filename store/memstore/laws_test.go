@@ -28,6 +28,7 @@ func TestLaws(t *testing.T) {
 				},
 				Level:    c.level,
 				SetQuota: setQuota,
+				Sweep:    memstore.Sweep,
 			})
 		})
 	}

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"iter"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -145,6 +149,76 @@ type brokenStore struct {
 	*memstore.Store
 	b       broken
 	deliver func(inner *memstore.Store, d store.Draft, t []store.Target) []error
+	sweep   func() int64 // what is kept beside messages
+	damaged sync.Map     // IDs of messages
+	opened  sync.Map     // and of those that were opened: true once they are swept
+	// blind: what is damaged is not noticed.
+	blind bool
+}
+
+// kept sweeps and counts.
+func (s *brokenStore) kept() (n int64, err error) {
+	if s.sweep != nil {
+		n = s.sweep()
+	}
+	a, err := s.Store.Account(ctx, "storetest")
+	if err != nil {
+		return 0, err
+	}
+	var opened []any
+	s.opened.Range(func(id, _ any) bool { opened = append(opened, id); return true })
+	live := map[any]bool{}
+	boxes, _, err := a.Mailboxes(ctx, store.MailboxQuery{Counts: true})
+	for _, b := range boxes {
+		n += int64(b.Counts.Messages)
+		for m := range a.Messages(ctx, b.ID, store.Query{}) {
+			live[m.ID] = true
+		}
+	}
+	for _, id := range opened {
+		s.opened.Store(id, !live[id])
+	}
+	return n, err
+}
+
+// open finds a damaged body.
+func (s *brokenStore) open(a store.Account, m store.Message) (store.Blob, error) {
+	if swept, _ := s.opened.LoadOrStore(m.ID, false); swept.(bool) {
+		return nil, store.ErrNotExist
+	}
+	b, err := a.Open(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := s.damaged.Load(m.ID); ok {
+		if s.blind {
+			return cut{b}, nil
+		}
+		return nil, fmt.Errorf("message %s: %w", m.ID, store.ErrDamaged)
+	}
+	return b, nil
+}
+
+// cut is a Blob that ends early.
+type cut struct{ store.Blob }
+
+func (c cut) Size() int64 { return c.Blob.Size() / 2 }
+
+// ended is a Messages that has no bodies of damaged messages, or ends there.
+func (s *brokenStore) listed(a store.Account, box store.MailboxID, q store.Query, ends bool) iter.Seq2[store.Message, error] {
+	return func(yield func(store.Message, error) bool) {
+		for m, err := range a.Messages(ctx, box, q) {
+			if _, bad := s.damaged.Load(m.ID); bad {
+				if m.Body = nil; ends && q.Fields&store.WithBody != 0 {
+					yield(store.Message{}, store.ErrDamaged)
+					return
+				}
+			}
+			if !yield(m, err) {
+				return
+			}
+		}
+	}
 }
 
 func (s *brokenStore) Account(c context.Context, id string) (store.Account, error) {
@@ -154,6 +228,14 @@ func (s *brokenStore) Account(c context.Context, id string) (store.Account, erro
 	}
 	b := s.b
 	b.Account = a
+	if b.open == nil {
+		b.open = s.open
+	}
+	if b.messages == nil {
+		b.messages = func(a store.Account, box store.MailboxID, q store.Query) iter.Seq2[store.Message, error] {
+			return s.listed(a, box, q, false)
+		}
+	}
 	return &b, nil
 }
 
@@ -162,6 +244,20 @@ func (s *brokenStore) Deliver(c context.Context, d store.Draft, t []store.Target
 		return s.deliver(s.Store, d, t)
 	}
 	return s.Store.Deliver(c, d, t)
+}
+
+// swept is a Blob that a sweep ends.
+type swept struct {
+	store.Blob
+	sweeps *atomic.Int64
+	began  int64
+}
+
+func (s swept) ReadAt(b []byte, off int64) (int, error) {
+	if s.sweeps.Load() > s.began {
+		return 0, store.ErrNotExist
+	}
+	return s.Blob.ReadAt(b, off)
 }
 
 func yield() {
@@ -188,6 +284,7 @@ func controls() map[string]map[string]func() *brokenStore {
 		}
 		return c, nil
 	}
+	var taken sync.Map
 	return map[string]map[string]func() *brokenStore{
 		"Read": {
 			"an empty set means all": of(broken{messages: func(a store.Account, box store.MailboxID, q store.Query) iter.Seq2[store.Message, error] {
@@ -440,6 +537,151 @@ func controls() map[string]map[string]func() *brokenStore {
 				return a.Append(ctx, box, d, o)
 			}}),
 		},
+		"Bodies": {
+			"what can be read is appended": of(broken{append_: func(a store.Account, box store.MailboxID, d []store.Draft, o store.AppendOptions) (store.Appended, error) {
+				d = slices.Clone(d)
+				for i := range d {
+					if s, ok := d[i].Body.(*source); ok {
+						b, _ := io.ReadAll(io.NewSectionReader(s, 0, s.size))
+						d[i].Body = bytes.NewReader(b)
+					}
+				}
+				return a.Append(ctx, box, d, o)
+			}}),
+			"a longer body is taken whole": of(broken{append_: func(a store.Account, box store.MailboxID, d []store.Draft, o store.AppendOptions) (store.Appended, error) {
+				d = slices.Clone(d)
+				for i := range d {
+					if s, ok := d[i].Body.(*source); ok && int64(len(s.data)) > s.size {
+						d[i].Body = bytes.NewReader([]byte(s.data))
+					}
+				}
+				return a.Append(ctx, box, d, o)
+			}}),
+			"the good ones are appended": of(broken{append_: func(a store.Account, box store.MailboxID, d []store.Draft, o store.AppendOptions) (store.Appended, error) {
+				r, err := a.Append(ctx, box, d, o)
+				if err != nil && len(d) > 1 {
+					a.Append(ctx, box, d[:1], o)
+				}
+				return r, err
+			}}),
+			"UIDs are burned": of(broken{append_: func(a store.Account, box store.MailboxID, d []store.Draft, o store.AppendOptions) (store.Appended, error) {
+				r, err := a.Append(ctx, box, d, o)
+				if err != nil {
+					if r, err := a.Append(ctx, box, []store.Draft{text("x")}, store.AppendOptions{}); err == nil {
+						a.Expunge(ctx, box, store.UIDs(r.Messages[0].UID), store.ExpungeOptions{})
+					}
+				}
+				return r, err
+			}}),
+			"the reason is lost": of(broken{append_: func(a store.Account, box store.MailboxID, d []store.Draft, o store.AppendOptions) (store.Appended, error) {
+				r, err := a.Append(ctx, box, d, o)
+				if err != nil {
+					err = errors.New("append failed")
+				}
+				return r, err
+			}}),
+			"a lock is held while a body is read": func() *brokenStore {
+				var mu sync.Mutex
+				return &brokenStore{Store: memstore.New(), b: broken{
+					append_: func(a store.Account, box store.MailboxID, d []store.Draft, o store.AppendOptions) (store.Appended, error) {
+						mu.Lock()
+						defer mu.Unlock()
+						return a.Append(ctx, box, d, o)
+					},
+				}}
+			},
+			"the UID is given before the body is read": of(broken{append_: func(a store.Account, box store.MailboxID, d []store.Draft, o store.AppendOptions) (store.Appended, error) {
+				boxes, _, _ := a.Mailboxes(ctx, store.MailboxQuery{IDs: []store.MailboxID{box}})
+				r, err := a.Append(ctx, box, d, o)
+				for i := range r.Messages {
+					r.Messages[i].UID = boxes[0].UIDNext + store.UID(i)
+				}
+				return r, err
+			}}),
+			"a failed delivery counts as one": func() *brokenStore {
+				var done sync.Map
+				return &brokenStore{Store: memstore.New(), deliver: func(s *memstore.Store, d store.Draft, t []store.Target) []error {
+					errs := make([]error, len(t))
+					for i := range t {
+						if _, again := done.LoadOrStore(t[i].Once, true); !again {
+							errs[i] = s.Deliver(ctx, d, t[i:i+1])[0]
+						}
+					}
+					return errs
+				}}
+			},
+		},
+		"L14": {
+			"what failed is kept": func() *brokenStore {
+				leaked := int64(0)
+				return &brokenStore{Store: memstore.New(), sweep: func() int64 { return leaked }, b: broken{
+					append_: func(a store.Account, box store.MailboxID, d []store.Draft, o store.AppendOptions) (store.Appended, error) {
+						r, err := a.Append(ctx, box, d, o)
+						if err != nil {
+							leaked++
+						}
+						return r, err
+					},
+				}}
+			},
+			"what is expunged is kept": func() *brokenStore {
+				leaked := int64(0)
+				return &brokenStore{Store: memstore.New(), sweep: func() int64 { return leaked }, b: broken{
+					expunge: func(a store.Account, box store.MailboxID, uids store.UIDSet, o store.ExpungeOptions) (store.Expunged, error) {
+						r, err := a.Expunge(ctx, box, uids, o)
+						leaked += r.UIDs.Count()
+						return r, err
+					},
+				}}
+			},
+			"what is open is taken": func() *brokenStore {
+				var sweeps atomic.Int64
+				return &brokenStore{Store: memstore.New(), sweep: func() int64 { sweeps.Add(1); return 0 }, b: broken{
+					open: func(a store.Account, m store.Message) (store.Blob, error) {
+						b, err := a.Open(ctx, m)
+						return swept{b, &sweeps, sweeps.Load()}, err
+					},
+				}}
+			},
+			"what was staged is taken": func() *brokenStore {
+				return &brokenStore{Store: memstore.New(), b: broken{
+					append_: func(a store.Account, box store.MailboxID, d []store.Draft, o store.AppendOptions) (store.Appended, error) {
+						r, err := a.Append(ctx, box, d, o)
+						if _, ok := d[0].Body.(store.Staged); ok && err == nil {
+							taken.Store(r.Messages[0].ID, true)
+						}
+						return r, err
+					},
+					open: func(a store.Account, m store.Message) (store.Blob, error) {
+						if _, ok := taken.Load(m.ID); ok {
+							return nil, store.ErrNotExist
+						}
+						return a.Open(ctx, m)
+					},
+				}}
+			},
+		},
+		"Damage": {
+			"it is not noticed": func() *brokenStore { return &brokenStore{Store: memstore.New(), blind: true} },
+			"the rest of a list is lost": func() *brokenStore {
+				s := &brokenStore{Store: memstore.New()}
+				s.b.messages = func(a store.Account, box store.MailboxID, q store.Query) iter.Seq2[store.Message, error] {
+					return s.listed(a, box, q, true)
+				}
+				return s
+			},
+			"any other error": func() *brokenStore {
+				s := &brokenStore{Store: memstore.New()}
+				s.b.open = func(a store.Account, m store.Message) (store.Blob, error) {
+					b, err := s.open(a, m)
+					if err != nil {
+						err = store.ErrNotExist
+					}
+					return b, err
+				}
+				return s
+			},
+		},
 		"L15": {
 			"keywords in lower case": of(broken{setFlags: func(a store.Account, box store.MailboxID, uids store.UIDSet, op store.FlagOp) (store.FlagResult, error) {
 				op.Flags = store.NewFlags(op.Flags.System, strings.Fields(strings.ToLower(strings.Join(op.Flags.Keywords, " ")))...)
@@ -530,8 +772,15 @@ func controls() map[string]map[string]func() *brokenStore {
 
 func TestControls(t *testing.T) {
 	all := controls()
-	setQuota := func(s store.Store, account string, octets int64) error {
-		return s.(*brokenStore).SetQuota(account, octets)
+	config := Config{
+		SetQuota: func(s store.Store, account string, octets int64) error {
+			return s.(*brokenStore).SetQuota(account, octets)
+		},
+		Sweep: func(s store.Store) (int64, error) { return s.(*brokenStore).kept() },
+		Damage: func(s store.Store, _ string, m store.Message, _ bool) error {
+			s.(*brokenStore).damaged.Store(m.ID, true)
+			return nil
+		},
 	}
 	for _, l := range Laws() {
 		if len(all[l.Name]) == 0 {
@@ -543,7 +792,9 @@ func TestControls(t *testing.T) {
 				s := &brokenStore{Store: memstore.New()}
 				return s, s, nil
 			}
-			if err := l.Check(t.Context(), Config{Open: good, SetQuota: setQuota}); err != nil {
+			c := config
+			c.Open = good
+			if err := l.Check(t.Context(), c); err != nil {
 				t.Errorf("a good store: %v", err)
 			}
 			for name, f := range all[l.Name] {
@@ -553,7 +804,9 @@ func TestControls(t *testing.T) {
 						s := f()
 						return s, s, nil
 					}
-					err := l.Check(t.Context(), Config{Open: open, SetQuota: setQuota, Watch: 200 * time.Millisecond, Timeout: 6 * time.Second, Rounds: 1200})
+					c := config
+					c.Open, c.Watch, c.Timeout, c.Rounds = open, 200*time.Millisecond, 6*time.Second, 1200
+					err := l.Check(t.Context(), c)
 					if err == nil || errors.Is(err, ErrSkipped) {
 						t.Errorf("the control was not caught: %v", err)
 					}

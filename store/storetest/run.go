@@ -36,6 +36,14 @@ type Config struct {
 	// SetQuota bounds an account, in octets; nil = laws about quotas are
 	// skipped.
 	SetQuota func(s store.Store, account string, octets int64) error
+	// Sweep gives back at once what is kept only for the grace, and returns
+	// how many bodies are kept then: none when there is no mail. nil = the
+	// law about what is left behind is skipped.
+	Sweep func(s store.Store) (bodies int64, err error)
+	// Damage does to the body of a message what a failing disk would: it is
+	// gone, or else some of it has changed. nil = the law about damage is
+	// skipped.
+	Damage func(s store.Store, account string, m store.Message, gone bool) error
 	// Watch is within what time a commit is told to watchers; 0 = 5 seconds.
 	Watch time.Duration
 	// Timeout is how long one law may take before it counts as a deadlock; 0 =
