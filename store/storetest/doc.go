@@ -12,6 +12,7 @@
 //
 // Each law is a subtest, and a failure says which law is broken and how it
 // showed. Laws about an optional interface are skipped when the store does not
-// have it. [Strict] is for the other side: it wraps a store so that a program
+// have it. A store that is a [Crasher] is stopped between any two steps of its
+// disk. [Strict] is for the other side: it wraps a store so that a program
 // which relies on more than the contract fails.
 package storetest

@@ -23,6 +23,7 @@ func Laws() []Law {
 		{"Bodies", "a body that fails or ends early leaves nothing, and nobody waits for a slow one", NoHistory, lawBodies},
 		{"L14", "a sweep leaves no body without a message, and takes none that is open, coming in or being linked", NoHistory, lawSweep},
 		{"Damage", "a body that is damaged or gone is ErrDamaged, and stands in the way of nothing else", NoHistory, lawDamage},
+		{"Crashes", "whenever the machine stops, each call has happened or not, and what returned is there", NoHistory, lawCrashes},
 		{"L15", "keywords ignore ASCII case and keep their first spelling; 64 fit; beyond the limit nothing changes", NoHistory, lawKeywords},
 		{"L16", "Changes gives ErrForgotten below the Horizon, and only there", Full, lawHorizon},
 		{"L17", "watchers hear of every commit on another handle, and of none after stop", NoHistory, lawWatch},
