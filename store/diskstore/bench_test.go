@@ -134,7 +134,7 @@ func Benchmark100k(b *testing.B) {
 			b.StartTimer()
 			boxes, _, err := account(b, s).Mailboxes(ctx, store.MailboxQuery{IDs: []store.MailboxID{store.Inbox}, Counts: true})
 			b.StopTimer()
-			if err != nil || boxes[0].Counts.Messages != 100_000 {
+			if err != nil || boxes[0].Counts.Messages != 100_000 || boxes[0].FirstUnseen != 1 {
 				b.Fatal(boxes, err)
 			}
 			s.Close()
@@ -205,6 +205,28 @@ func Benchmark100k(b *testing.B) {
 			}
 		})
 	}
+	// The worst for FirstUnseen: all messages but the first and the last are
+	// seen, and the first comes and goes.
+	b.Run("unseen/far", func(b *testing.B) {
+		seen := store.NewFlags(store.Seen)
+		if _, err := a.SetFlags(ctx, store.Inbox, store.UIDSet{{First: 1, Last: 99_999}}, store.FlagOp{Flags: seen}); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := a.SetFlags(ctx, store.Inbox, store.UIDs(100_000), store.FlagOp{Mode: store.RemoveFlags, Flags: seen}); err != nil {
+			b.Fatal(err)
+		}
+		mode := store.AddFlags
+		b.ReportAllocs()
+		for b.Loop() {
+			if mode ^= store.AddFlags ^ store.RemoveFlags; mode == store.RemoveFlags {
+				b.StopTimer()
+			}
+			if _, err := a.SetFlags(ctx, store.Inbox, store.UIDs(1), store.FlagOp{Mode: mode, Flags: seen}); err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
+		}
+	})
 	b.Run("copy and expunge", func(b *testing.B) {
 		box, err := a.CreateMailbox(ctx, store.NewMailbox{Name: "copy"})
 		if err != nil {

@@ -82,12 +82,16 @@ func damage(s store.Store, account string, m store.Message, gone bool) error {
 	if err != nil {
 		return err
 	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
 	var b [1]byte
-	if _, err := f.ReadAt(b[:], m.Size/2); err != nil {
+	if _, err := f.ReadAt(b[:], info.Size()/2); err != nil {
 		return err
 	}
 	b[0] ^= 1
-	_, err = f.WriteAt(b[:], m.Size/2)
+	_, err = f.WriteAt(b[:], info.Size()/2)
 	return errors.Join(err, f.Close())
 }
 

@@ -71,7 +71,7 @@ func shown(t testing.TB, a store.Account, box store.MailboxID) string {
 	if err != nil || len(boxes) != 1 {
 		t.Fatal(boxes, err)
 	}
-	fmt.Fprintf(&w, "%s next %d %+v\n", boxes[0].Name, boxes[0].UIDNext, boxes[0].Counts)
+	fmt.Fprintf(&w, "%s next %d unseen %d %+v\n", boxes[0].Name, boxes[0].UIDNext, boxes[0].FirstUnseen, boxes[0].Counts)
 	for m, err := range a.Messages(ctx, box, store.Query{Fields: store.WithDates | store.WithIDs | store.WithSummary | store.WithBody}) {
 		if err != nil {
 			t.Fatal(err)

@@ -94,6 +94,33 @@ func (c *cursor) chunk(first store.UID) (*chunk, chunkInfo, error) {
 	return ch, info, nil
 }
 
+// anyUnseen reports whether a chunk has an unseen message. It reads only the
+// flags.
+func (c *cursor) anyUnseen(first store.UID) (bool, error) {
+	it := c.chunks
+	if !it.SeekGE(chunkKey(c.acct, c.box, first, colFlags)) {
+		return false, c.bad(it, first)
+	}
+	if at, col, ok := chunkFirst(it.Key()); !ok || at != first || col != colFlags {
+		return false, c.bad(it, first)
+	}
+	v, err := it.ValueAndErr()
+	if err != nil {
+		return false, unavailable(err)
+	}
+	ch := newChunk()
+	defer ch.free()
+	if _, err := ch.decodeFlags(first, v); err != nil {
+		return false, damaged(err, "flags of mailbox %s from UID %d", boxID(c.box), first)
+	}
+	for _, code := range ch.codes {
+		if code&codeGone == 0 && unseen(store.SystemFlags(code)) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 func (c *cursor) bad(it *pebble.Iterator, first store.UID) error {
 	if err := it.Error(); err != nil {
 		return unavailable(err)

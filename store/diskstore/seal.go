@@ -79,12 +79,16 @@ type packer struct {
 	once    sync.Once
 	encoder *zstd.Encoder
 	decoder *zstd.Decoder
+	small   *zstd.Decoder // of frames that do not say how long they get
 	err     error
 }
 
 func (p *packer) init() error {
 	p.once.Do(func() {
-		if p.encoder, p.err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false)); p.err == nil {
+		if p.encoder, p.err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true)); p.err == nil {
+			p.small, p.err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(64<<10))
+		}
+		if p.err == nil {
 			p.decoder, p.err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(1<<30))
 		}
 	})
@@ -144,12 +148,18 @@ func (c coding) open(buf, stored []byte, i, plain int) ([]byte, error) {
 			if err := c.pack.init(); err != nil {
 				return nil, err
 			}
+			// What comes out is bounded before it is made. Frames of less than
+			// 256 octets did not say their length in the first versions.
 			var h zstd.Header
-			if err := h.Decode(stored); err != nil || !h.HasFCS || h.FrameContentSize != uint64(plain) {
+			if err := h.Decode(stored); err != nil || h.HasFCS && h.FrameContentSize != uint64(plain) || !h.HasFCS && plain >= 256 {
 				return nil, diskdb.ErrDamaged
 			}
+			decoder := c.pack.decoder
+			if !h.HasFCS {
+				decoder = c.pack.small
+			}
 			var err error
-			if stored, err = c.pack.decoder.DecodeAll(stored, buf[:0]); err != nil {
+			if stored, err = decoder.DecodeAll(stored, buf[:0]); err != nil {
 				return nil, fmt.Errorf("%w: %w", diskdb.ErrDamaged, err)
 			}
 		} else if how == framePlain {

@@ -79,6 +79,11 @@ func (c *cursor) firstUnseen(b *mailbox, from, last store.UID, skip store.UIDSet
 	}
 	i, k := overlapping(b.dir, from, last)
 	for _, info := range b.dir[i:k] {
+		if some, err := c.anyUnseen(info.first); err != nil {
+			return 0, err
+		} else if !some {
+			continue
+		}
 		ch, _, err := c.chunk(info.first)
 		if err != nil {
 			return 0, err
