@@ -186,7 +186,13 @@ func (c *checker) all(ctx context.Context) error {
 		}
 		no := u8(key[1:])
 		rec, err := decodeAccount(value)
-		if known[no] || err != nil || c.due[dueAt{acct: no}] {
+		if known[no] || c.due[dueAt{acct: no}] {
+			return nil
+		}
+		known[no] = true
+		if err != nil {
+			c.bad(key, err, "account %s", idOf('a', no))
+			c.nameless(no)
 			return nil
 		}
 		c.missing(nameKey(rec.name), nameRecord{no: no}.encode(), "account %q: nothing leads to it", rec.name)
@@ -196,10 +202,31 @@ func (c *checker) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	err = c.each(ctx, []byte{kMailbox}, func(key, _ []byte) error {
+		if len(key) != 17 {
+			return nil // of an account that was looked at, or of none
+		}
+		if no := u8(key[1:]); !known[no] && !c.due[dueAt{acct: no}] {
+			known[no] = true
+			c.nameless(no)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	if err := c.blobs(ctx); err != nil {
 		return err
 	}
 	return c.each(ctx, []byte{kBad}, func(_, _ []byte) error { c.SetAside++; return nil })
+}
+
+// nameless is an account of which neither its name nor its record is left. It
+// gets both anew; its mail is looked at under that name.
+func (c *checker) nameless(no uint64) {
+	name := "Recovered " + idOf('a', no)
+	c.missing(nameKey(name), nameRecord{no: no}.encode(), "account %s: its name and its record are lost", idOf('a', no))
+	note(&c.found.accounts, no)
 }
 
 func (c *checker) account(ctx context.Context, no uint64, name string) error {

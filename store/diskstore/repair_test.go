@@ -127,6 +127,11 @@ func TestRepair(t *testing.T) {
 	}
 	it.Close()
 	whole.Close()
+	for _, kind := range []byte(allKinds) {
+		if len(byKind[kind]) == 0 {
+			t.Errorf("the sample has no record of kind %c", kind)
+		}
+	}
 	// How many messages at most may be lost, and how many may have other
 	// flags, when a record of a kind is damaged or gone.
 	lost := map[byte]int{kEmail: 2, kBlob: 2, kFile: 2, kRow: 1, kMailbox: 31, kChunk: 0, kRef: 0, kBlobRef: 0}
@@ -220,6 +225,113 @@ func TestRepair(t *testing.T) {
 			}
 		}
 	}
+}
+
+// allKinds are the kinds of keys that a store has before anything is damaged.
+const allKinds = "Aabgkmiteyxhuod" + "BFRn"
+
+// FuzzDamage damages, drops and adds some records of a store at once: whatever
+// it is, Check reports it, Repair mends it, and what is left can be read and
+// goes on. TestRepair shows for one record of each kind what stays.
+func FuzzDamage(f *testing.F) {
+	o := Options{BodyMemory: 300, lengths: lengths{8, 10, 4}}
+	disk := vfs.NewCrashableMem()
+	sample(f, disk, o)
+	whole := openMem(f, disk.CrashClone(vfs.CrashCloneCfg{}), o)
+	byKind := make(map[byte][][]byte)
+	it, err := whole.db.NewIter(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		byKind[it.Key()[0]] = append(byKind[it.Key()[0]], slices.Clone(it.Key()))
+	}
+	it.Close()
+	whole.Close()
+	for i := range allKinds {
+		for how := range byte(4) {
+			f.Add([]byte{byte(i), 1, how, byte(i + 1), 3, how + 1}, []byte("\x00\x00\x00\x00\x00\x00\x00\x07some of it"))
+		}
+	}
+	f.Fuzz(func(t *testing.T, where, what []byte) {
+		s := openMem(t, disk.CrashClone(vfs.CrashCloneCfg{}), o)
+		image := s.o.fs
+		damages, told := 0, false
+		for ; len(where) >= 3 && damages < 5; where = where[3:] {
+			kind := allKinds[int(where[0])%len(allKinds)]
+			key := byKind[kind][int(where[1])%len(byKind[kind])]
+			v, err := s.db.Value(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch where[2] % 4 {
+			case 0: // an octet
+				if len(v) == 0 {
+					continue
+				}
+				v[(int(where[2])*len(v)/256)%len(v)] ^= 1 | where[1]<<1
+				told = true
+			case 1: // its end
+				if len(v) == 0 {
+					continue
+				}
+				v = v[:int(where[2])*len(v)/256]
+				told = true
+			case 2: // all of it
+				if err := s.db.Delete(key, pebble.Sync); err != nil {
+					t.Fatal(err)
+				}
+				damages++
+				continue
+			case 3: // a key that nobody wrote
+				key = append([]byte{kind}, what...)
+				v = what
+			}
+			if err := s.db.Set(key, v, pebble.Sync); err != nil {
+				t.Fatal(err)
+			}
+			damages++
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openMem(t, image, o)
+		defer s.Close()
+		r, err := s.Check(ctx)
+		if err != nil {
+			t.Fatalf("Check: %v", err)
+		}
+		if told && len(r.Problems) == 0 && damages == 1 {
+			// An account's numbers may be made anew before Check looks.
+			if v, err := s.db.Value([]byte{kNumber}); err != nil || v == nil {
+				t.Error("damage is not reported")
+			}
+		}
+		if _, err := s.Repair(ctx); err != nil {
+			t.Fatalf("Repair: %v; of %q", err, r.Problems)
+		}
+		if after, err := s.Check(ctx); err != nil || len(after.Problems) > 0 {
+			t.Fatalf("after Repair: %q, %v; before %q", after.Problems, err, r.Problems)
+		}
+		everything(t, s)
+		names, err := s.Accounts(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			a, err := s.Account(ctx, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := a.Append(ctx, store.Inbox, []store.Draft{{Body: bytes.NewReader([]byte("after"))}}, store.AppendOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.sweep(ctx, time.Now().Add(2*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		check(t, s)
+	})
 }
 
 // TestDamage shows what a reader meets: an error for the message that is

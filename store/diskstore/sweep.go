@@ -2,6 +2,7 @@ package diskstore
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -98,6 +99,12 @@ func (s *Store) sweep(ctx context.Context, now time.Time) (next time.Time, err e
 			return next, nil
 		}
 		done, err := s.sweepOne(ctx, key)
+		if errors.Is(err, ErrDamaged) {
+			// It stays until it is repaired; others do not wait for it.
+			s.log().Error("diskstore: giving space back", "dir", s.dir, "err", err)
+			from = append(key, 0)
+			continue
+		}
 		if err != nil {
 			return next, err
 		}
