@@ -16,43 +16,72 @@ type Store interface {
 }
 
 // Account is one account as one viewer sees it. Methods may be called from
-// many goroutines and nodes. Each write is one atomic step, durable when it
-// returned; on error nothing happened, except that after ErrUnavailable or a
-// done ctx the outcome may be unknown. Stores retry their own conflicts.
+// many goroutines and nodes.
+//
+// Each write is one atomic step, durable when it returned: nobody sees half of
+// it, at no moment, and a crash leaves all of it or nothing. On error nothing
+// happened, and no UID or ModSeq is missing for it; only after ErrUnavailable
+// or a done ctx the outcome may be unknown. Stores retry their own conflicts.
+// Conditions (UnchangedSince, IfAbsent, OnlyDeleted, Replace, a quota) are
+// tested inside the write, so that of two writers who race one is the first.
+//
 // Reads see every write that returned before they began. ModSeqs come from
-// one counter per account and become visible in order.
+// one counter per account, UIDs from one per mailbox; both ascend strictly and
+// become visible in order, and whatever was visible is never given out again.
+// A mailbox's ModSeq is not below that of any of its messages and expunges; a
+// write that changes nothing leaves it.
+//
+// An argument is the caller's again when the method returns, a result is the
+// caller's; Flags.Keywords are shared and read-only. An unknown mailbox is
+// ErrNotExist. UIDs that are not there are left out, and {1, MaxUID} is all.
 type Account interface {
 	// Mailboxes returns all, or those by ID, by name, or changed since a
-	// ModSeq (deleted ones with Gone). through is read before the rows: it
-	// is the next ChangedSince.
+	// ModSeq (deleted ones with Gone), in any order; those that are not there
+	// are left out. through is read before the rows: it is the next
+	// ChangedSince. ErrForgotten when what was deleted since is not known any
+	// more: list all.
 	Mailboxes(ctx context.Context, q MailboxQuery) (boxes []Mailbox, through ModSeq, err error)
-	// CreateMailbox: ErrExist; names are opaque, unique UTF-8.
+	// CreateMailbox: ErrExist; names are opaque, unique UTF-8; ErrLimit for one
+	// that is empty or too long, or a mailbox too many. Its UIDVALIDITY is one
+	// that the account never had, not below the clock in seconds.
 	CreateMailbox(ctx context.Context, m NewMailbox) (Mailbox, error)
-	// UpdateMailboxes: all or none; names are unique after the whole.
+	// UpdateMailboxes: all or none; names are unique after the whole, so two
+	// can be swapped. ErrExist; ErrPermission for the name of Inbox. ID and
+	// UIDVALIDITY stay.
 	UpdateMailboxes(ctx context.Context, u ...MailboxUpdate) error
 	// DeleteMailbox deletes it with its messages; the ID never returns.
+	// ErrPermission for Inbox.
 	DeleteMailbox(ctx context.Context, id MailboxID) error
 
 	// Messages yields in ascending UID. No snapshot: each message present
-	// throughout comes exactly once, in a state at or after the call.
-	// Nothing is held between pages: the loop may take minutes and may call
-	// any method. Summary and Body die with the loop body. An error is
-	// yielded once, as the last turn.
+	// throughout comes exactly once, in a state at or after the call; one that
+	// comes or goes meanwhile may be yielded or not. Nothing is held between
+	// pages: the loop may take minutes and may call any method. Summary and
+	// Body die with the loop body. An error is yielded once, as the last turn.
+	// A damaged Body or Summary is none: it is nil, and Open tells the error.
 	Messages(ctx context.Context, box MailboxID, q Query) iter.Seq2[Message, error]
 	// Changes returns the mailbox's ModSeq, read first, then the UIDs
 	// expunged or moved away after since. With Messages{ChangedSince: since}
-	// it is complete. ErrForgotten below Horizon.
+	// it is complete. ErrForgotten below Horizon, and only there.
 	Changes(ctx context.Context, box MailboxID, since ModSeq) (Changes, error)
-	// Open works by m.ID, also for the store's grace after an expunge
-	// (ErrNotExist then). ctx bounds the Blob's life.
+	// Open works by m.ID alone, also for the store's grace after an expunge
+	// (ErrNotExist then), and gives the same octets each time. A Blob that is
+	// open stays readable for the grace at least. ctx bounds its life. What is
+	// damaged is ErrDamaged, from here or from ReadAt, and never short.
 	Open(ctx context.Context, m Message) (Blob, error)
 
-	// Append adds messages; their UIDs ascend in the order of d.
+	// Append adds messages; their UIDs ascend in the order of d. SaveDate is
+	// now; ThreadID is that of a message that one refers to or is referred to
+	// by, else a new one, and never changes. ErrQuota, ErrTooBig, ErrLimit for
+	// keywords; Replace: ErrNotExist.
 	Append(ctx context.Context, box MailboxID, d []Draft, o AppendOptions) (Appended, error)
-	// SetFlags: one ModSeq for all that change; no-ops keep theirs.
+	// SetFlags: one ModSeq for all that change; no-ops keep theirs. Keywords
+	// are text without regard to ASCII case, and keep the spelling that the
+	// mailbox met first; at least 64 fit in one. Beyond: ErrLimit.
 	SetFlags(ctx context.Context, box MailboxID, uids UIDSet, op FlagOp) (FlagResult, error)
-	// Copy copies or moves; missing UIDs are left out; ID, ThreadID, flags
-	// and dates are kept.
+	// Copy copies or moves; ID, ThreadID, flags and InternalDate are kept,
+	// SaveDate is now. Into another account: Append with the Blob as Body.
+	// ErrQuota (a move needs none), ErrLimit.
 	Copy(ctx context.Context, from MailboxID, uids UIDSet, to MailboxID, o CopyOptions) (Copied, error)
 	// Expunge removes; OnlyDeleted is tested inside the write.
 	Expunge(ctx context.Context, box MailboxID, uids UIDSet, o ExpungeOptions) (Expunged, error)
@@ -98,11 +127,12 @@ type MailboxQuery struct {
 type Mailbox struct {
 	ID          MailboxID
 	Name        string
-	UIDValidity uint32
-	UIDNext     UID
+	UIDValidity uint32 // never changes
+	UIDNext     UID    // greater than every UID that was ever visible
 	// ModSeq is HIGHESTMODSEQ; metadata, renames and rights raise it too.
 	ModSeq ModSeq
-	// Horizon is the least ModSeq that Changes can start from.
+	// Horizon is the least ModSeq that Changes can start from; ModSeq itself
+	// when the store keeps no history.
 	Horizon ModSeq
 	Recent  UID // first UID that no session has claimed as \Recent; 0 when the store does not track it
 	// FirstUnseen is the UID of the first message without \Seen; 0 when there
@@ -118,7 +148,7 @@ type Mailbox struct {
 // Rights are RFC 4314's rights of the viewer as letters, "" = all of them.
 type Rights string
 
-// Counts are exact.
+// Counts are exact, and equal a recount at the mailbox's ModSeq.
 type Counts struct {
 	Messages, Unseen, Deleted int
 	Size, DeletedSize         int64 // octets
@@ -156,7 +186,8 @@ const (
 	WithBody                       // Body, where it is small enough to ride along
 )
 
-// Body is the bytes of a message.
+// Body is the bytes of a message. ReadAt may be called from many goroutines at
+// once.
 type Body interface {
 	io.ReaderAt
 	Size() int64
@@ -175,7 +206,7 @@ type Message struct {
 	Flags                  Flags
 	Size                   int64 // octets
 	InternalDate, SaveDate time.Time
-	ID, ThreadID           string // RFC 8474; ThreadID "" = NIL
+	ID, ThreadID           string // RFC 8474, as MailboxID; never used again; ThreadID "" = NIL
 	Summary                []byte // opaque to the store; nil = none
 	Body                   Body   // nil unless asked for and at hand
 }

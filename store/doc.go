@@ -7,7 +7,7 @@
 //
 // The contract stands on [Account]. What a store can leave out is an interface
 // of its own ([Watcher], [Stager], [Deliverer], [Subscriber], [RecentClaimer],
-// [Quoter], [SummaryWriter], [Admin]): servers find it by type assertion and do
+// [Quoter], [SummaryWriter], [Importer], [Admin]): servers find it by type assertion and do
 // without it else. A store without history sets Mailbox.Horizon to
 // Mailbox.ModSeq; one that only reads embeds [ReadOnly].
 //

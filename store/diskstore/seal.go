@@ -15,10 +15,15 @@ import (
 )
 
 // Keys encrypts what a store keeps: bodies, heads and Summaries, each message
-// under a key of its own, which the account's key wraps. Mailbox names, flags,
-// sizes and dates are not sealed, and Message-IDs only hashed. Unwrap is called
-// for each message that is read, so it should have the account's key at hand.
-// Both may be called from many goroutines.
+// under a key of its own, which the account's key wraps.
+//
+// What is not sealed can be read by whoever has the disk: the names of
+// accounts, mailboxes and subscriptions, flags and keywords, sizes, dates, and
+// which messages and accounts share a body. Message-IDs and the names of
+// deliveries are hashed without a key: who knows one can tell that it is there.
+//
+// Unwrap is called for each message that is read, so it should have the
+// account's key at hand. Both may be called from many goroutines.
 type Keys interface {
 	// Wrap encrypts a key of 32 octets under the account's own.
 	Wrap(ctx context.Context, account string, key []byte) (wrapped []byte, err error)
