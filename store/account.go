@@ -136,8 +136,9 @@ type Mailbox struct {
 	Horizon ModSeq
 	Recent  UID // first UID that no session has claimed as \Recent; 0 when the store does not track it
 	// FirstUnseen is the UID of the first message without \Seen; 0 when there
-	// is none, and always 0 when the store does not keep it. A [View] tells its
-	// place, which is what IMAP4rev1 has in its UNSEEN (RFC 3501 §7.1).
+	// is none, and always 0 when the store does not keep it: in tables it
+	// would cost an index that each change of flags writes. A [View] tells it,
+	// too, with its place, which is what IMAP4rev1's UNSEEN is (RFC 3501 §7.1).
 	FirstUnseen UID
 	SpecialUse  []string // \Sent, \Drafts, … (RFC 6154)
 	Rights      Rights

@@ -438,6 +438,55 @@ func controls() map[string]map[string]func() *brokenStore {
 				return r, err
 			}}),
 		},
+		"Model": {
+			"Prev is guessed": of(broken{expunge: func(a store.Account, box store.MailboxID, uids store.UIDSet, o store.ExpungeOptions) (store.Expunged, error) {
+				r, err := a.Expunge(ctx, box, uids, o)
+				if r.ModSeq > 0 {
+					r.Prev = r.ModSeq - 1
+				}
+				return r, err
+			}}),
+			"a move is a copy and an expunge": of(broken{copy_: func(a store.Account, from store.MailboxID, uids store.UIDSet, to store.MailboxID, o store.CopyOptions) (store.Copied, error) {
+				r, err := a.Copy(ctx, from, uids, to, store.CopyOptions{})
+				if err == nil && o.Move {
+					yield()
+					e, err := a.Expunge(ctx, from, r.Source, store.ExpungeOptions{})
+					r.From = e.Commit
+					return r, err
+				}
+				return r, err
+			}}),
+			"conditions are tested before": of(broken{setFlags: func(a store.Account, box store.MailboxID, uids store.UIDSet, op store.FlagOp) (store.FlagResult, error) {
+				pass, modified := store.UIDSet{}, store.UIDSet{}
+				for m, err := range a.Messages(ctx, box, store.Query{UIDs: uids}) {
+					if err != nil {
+						return store.FlagResult{}, err
+					}
+					if op.UnchangedSince > 0 && m.ModSeq > op.UnchangedSince || op.IfAbsent && m.Flags.Any(op.Flags) {
+						modified.Add(m.UID)
+					} else {
+						pass.Add(m.UID)
+					}
+				}
+				yield()
+				op.UnchangedSince, op.IfAbsent = 0, false
+				r, err := a.SetFlags(ctx, box, pass, op)
+				r.Modified = modified
+				return r, err
+			}}),
+			"a copy keeps its ModSeq": of(broken{messages: func(a store.Account, box store.MailboxID, q store.Query) iter.Seq2[store.Message, error] {
+				return func(yield func(store.Message, error) bool) {
+					for m, err := range a.Messages(ctx, box, q) {
+						if m.UID%7 == 0 {
+							m.ModSeq--
+						}
+						if !yield(m, err) {
+							return
+						}
+					}
+				}
+			}}),
+		},
 		"L8": {"counts drift": of(broken{mailboxes: func(a store.Account, q store.MailboxQuery) ([]store.Mailbox, store.ModSeq, error) {
 			boxes, through, err := a.Mailboxes(ctx, q)
 			for i := range boxes {

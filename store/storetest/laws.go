@@ -13,6 +13,7 @@ func Laws() []Law {
 		{"L5", "UnchangedSince and IfAbsent are tested inside the write: of many exactly one wins", NoHistory, lawConditions},
 		{"L6", "each write is one step: nobody sees half of it, and a failed one leaves nothing", NoHistory, lawAtomic},
 		{"L7", "two Views on two handles, with Fold, equal the truth under random writes", NoHistory, lawViews},
+		{"Model", "random writes of many at once answer as a simple model does that gets them in the order of their ModSeqs", NoHistory, lawModel},
 		{"L8", "Counts equal a recount, and racing writers do not pass the quota", NoHistory, lawCounts},
 		{"FirstUnseen", "a mailbox's FirstUnseen is that of a recount, or always 0", NoHistory, lawUnseen},
 		{"L9", "a loop over Messages holds nothing: it may stall and make any call", ReadOnly, lawLoop},
