@@ -36,9 +36,10 @@ type Config struct {
 	// SetQuota bounds an account, in octets; nil = laws about quotas are
 	// skipped.
 	SetQuota func(s store.Store, account string, octets int64) error
-	// Sweep gives back at once what is kept only for the grace, and returns
-	// how many bodies are kept then: none when there is no mail. nil = the
-	// law about what is left behind is skipped.
+	// Sweep gives back at once what is kept only for the grace, but for what
+	// is open, staged or coming in, and returns how many bodies are kept
+	// then: none when there is no mail. nil = the law about what is left
+	// behind is skipped, as it is for a store that cannot tell what is open.
 	Sweep func(s store.Store) (bodies int64, err error)
 	// Damage does to the body of a message what a failing disk would: it is
 	// gone, or else some of it has changed. nil = the law about damage is
