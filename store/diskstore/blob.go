@@ -107,20 +107,14 @@ func (a *account) Open(ctx context.Context, m store.Message) (store.Blob, error)
 	b := &blob{s: s, e: e}
 	b.head = e.head
 	s.pins.add(e.blob)
-	if err = b.open(); err == nil {
-		return b, nil
+	if err := b.open(); err != nil {
+		s.pins.drop(e.blob)
+		return nil, a.lost(no, err)
 	}
-	s.pins.drop(e.blob)
-	if errors.Is(err, store.ErrNotExist) {
-		// The sweeper was quicker, and took the email, too; or it is lost.
-		if _, again := a.readEmail(ctx, no); again == nil {
-			err = damaged(diskdb.ErrDamaged, "email %s has lost its body", m.ID)
-		}
-	}
-	return nil, err
+	return b, nil
 }
 
-// open reads the body.
+// open reads the body. The sweeper may have been quicker.
 func (b *blob) open() error {
 	if b.e.blob == 0 {
 		return nil

@@ -2,6 +2,7 @@ package diskstore
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sort"
 
@@ -17,6 +18,18 @@ import (
 // damaged says where a record is that cannot be read.
 func damaged(err error, what string, args ...any) error {
 	return unavailable(fmt.Errorf("%s: %w", fmt.Sprintf(what, args...), err))
+}
+
+// lost says why an email has no body: the sweeper was quicker, and took the
+// email with it; or the body is lost.
+func (a *account) lost(no uint64, err error) error {
+	if !errors.Is(err, store.ErrNotExist) {
+		return err
+	}
+	if v, again := a.s.db.Value(key2(kEmail, a.no, no)); again != nil || v == nil {
+		return err
+	}
+	return damaged(diskdb.ErrDamaged, "email %s has lost its body", idOf('m', no))
 }
 
 // cursor reads chunks and rows of a mailbox; the state is that of its making.
