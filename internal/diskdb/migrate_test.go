@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -84,8 +85,11 @@ func TestMigrate(t *testing.T) {
 	}
 
 	before := disk.CrashClone(vfs.CrashCloneCfg{})
+	var mu sync.Mutex
 	var images []*vfs.MemFS
 	last.FS = errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
 			images = append(images, disk.CrashClone(vfs.CrashCloneCfg{}))
 		}
@@ -95,7 +99,9 @@ func TestMigrate(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(d, 4)
+	mu.Lock()
 	taken := images
+	mu.Unlock()
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -100,14 +101,20 @@ func TestMigrateFormat1(t *testing.T) {
 			t.Errorf("%s: FORMAT says %q, %v", what, text, err)
 		}
 	}
+	var mu sync.Mutex
 	var images []*vfs.MemFS
 	taking := true
 	same(errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if taking = taking && len(images) < 200; taking && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
 			images = append(images, disk.CrashClone(vfs.CrashCloneCfg{}))
 		}
 		return nil
 	})), "without a crash")
+	mu.Lock()
+	taking = false
+	mu.Unlock()
 	step := max(1, len(images)/12)
 	for i := 0; i < len(images); i += step {
 		same(images[i], fmt.Sprint("crash ", i))

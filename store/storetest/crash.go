@@ -78,7 +78,9 @@ func lawCrashes(p *probe) {
 	}
 	crasher.Steps(nil)
 	// What the last one left is durable without another step.
+	mu.Lock()
 	images = append(images, image{len(calls) - 1, crasher.Crash()})
+	mu.Unlock()
 	for n, im := range images {
 		what := fmt.Sprintf("crash %d of %d, during %s,", n, len(images), calls[im.during].name)
 		s, err := im.open()
