@@ -76,7 +76,7 @@ func TestMigrateFormat1(t *testing.T) {
 	disk := vfs.NewCrashableMem()
 	sample(t, disk, o)
 	s := openMem(t, disk, o)
-	for i := range 450 { // more than one step
+	for i := range migrateBoxes { // more than one step
 		newAccount(t, s, fmt.Sprint("more ", i))
 	}
 	want := everything(t, s)
@@ -104,19 +104,21 @@ func TestMigrateFormat1(t *testing.T) {
 	var mu sync.Mutex
 	var images []*vfs.MemFS
 	taking := true
-	same(errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+	s = openMem(t, errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if taking = taking && len(images) < 200; taking && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+		if taking && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
 			images = append(images, disk.CrashClone(vfs.CrashCloneCfg{}))
 		}
 		return nil
-	})), "without a crash")
+	})), o)
 	mu.Lock()
 	taking = false
 	mu.Unlock()
-	step := max(1, len(images)/12)
-	for i := 0; i < len(images); i += step {
+	s.Close()
+	same(disk, "without a crash")
+	t.Logf("%d steps of the disk", len(images))
+	for i := 0; i < len(images); i += max(1, len(images)/10) {
 		same(images[i], fmt.Sprint("crash ", i))
 	}
 
