@@ -32,6 +32,7 @@ var sections = []struct {
 	{"queue", queueRows},
 	{"pgqueue", pgqueueRows},
 	{"pgstore", pgStoreRows},
+	{"store", storeRows},
 }
 
 func main() {

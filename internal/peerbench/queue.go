@@ -23,8 +23,7 @@ import (
 type queueBench struct {
 	quick    bool
 	messages int // of one relay run
-	dir      string
-	disk     string // where it is mounted; "" = not yet
+	disk     disk
 	nth      int
 	relayCPU float64 // of the latest relay, s per 1,000
 }
@@ -86,7 +85,7 @@ func queueRows(r *run) ([]row, error) {
 	last.ours = func() (float64, error) {
 		v, err := measure()
 		if rounds++; rounds == r.rounds || err != nil {
-			b.close()
+			b.disk.close()
 		}
 		return v, err
 	}
@@ -95,10 +94,10 @@ func queueRows(r *run) ([]row, error) {
 
 // begin makes the disk at the first call.
 func (b *queueBench) begin() error {
-	if b.disk != "" {
+	if b.disk.path != "" {
 		return nil
 	}
-	for _, p := range []string{postfixBin, smtpSource, smtpSink, "/usr/sbin/mkfs.ext4"} {
+	for _, p := range []string{postfixBin, smtpSource, smtpSink, mkfsBin} {
 		if _, err := os.Stat(p); err != nil {
 			return fmt.Errorf("%w: %s is not installed", errSkip, p)
 		}
@@ -106,35 +105,7 @@ func (b *queueBench) begin() error {
 	if os.Getuid() != 0 {
 		return fmt.Errorf("%w: only root can start Postfix and mount a disk", errSkip)
 	}
-	var err error
-	if b.dir, err = os.MkdirTemp("", "peerbench-*"); err != nil {
-		return err
-	}
-	os.Chmod(b.dir, 0o755)
-	image, disk := filepath.Join(b.dir, "image"), filepath.Join(b.dir, "disk")
-	f, err := os.Create(image)
-	if err != nil {
-		return err
-	}
-	err = errors.Join(f.Truncate(8<<30), f.Close(), os.Mkdir(disk, 0o755))
-	if err != nil {
-		return err
-	}
-	for _, args := range [][]string{{"/usr/sbin/mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image}, {"mount", "-o", "loop,noatime", image, disk}} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%v: %w: %s", args, err, out)
-		}
-	}
-	b.disk = disk
-	return nil
-}
-
-func (b *queueBench) close() {
-	if b.disk != "" {
-		exec.Command("umount", b.disk).Run()
-		os.RemoveAll(b.dir)
-		b.disk = ""
-	}
+	return b.disk.mount()
 }
 
 // mta is a running peer, or ours.
@@ -152,7 +123,7 @@ func (b *queueBench) start(kind string, sinkPort string, hold bool) (*mta, error
 		return nil, err
 	}
 	b.nth++
-	m := &mta{dir: filepath.Join(b.disk, fmt.Sprint(kind, b.nth))}
+	m := &mta{dir: filepath.Join(b.disk.path, fmt.Sprint(kind, b.nth))}
 	if kind == "ours" {
 		c, err := startChild("queue " + m.dir + " " + sinkPort)
 		if err != nil {
@@ -327,39 +298,7 @@ func (m *mta) cpu() (time.Duration, error) {
 		s, err := m.child.stat("stat")
 		return s.cpu, err
 	}
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return 0, err
-	}
-	type process struct{ parent, own, reaped int }
-	all := make(map[int]process)
-	for _, name := range stats {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has ended
-		}
-		pid, rest, _ := strings.Cut(string(text), " ")
-		f := strings.Fields(rest[strings.LastIndexByte(rest, ')')+1:])
-		if len(f) < 15 {
-			continue
-		}
-		n := make([]int, 16)
-		for i := range f[:15] {
-			n[i], _ = strconv.Atoi(f[i])
-		}
-		id, _ := strconv.Atoi(pid)
-		all[id] = process{parent: n[1], own: n[11] + n[12], reaped: n[13] + n[14]}
-	}
-	ticks := 0
-	for id, p := range all {
-		for up := id; up > 1; up = all[up].parent {
-			if up == m.cmd.Process.Pid {
-				ticks += p.own + p.reaped
-				break
-			}
-		}
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
+	return treeCPU(m.cmd.Process.Pid)
 }
 
 func (b *queueBench) accept(kind string, sessions, size int) func() (float64, error) {

@@ -57,6 +57,13 @@ func smtpChild(kind string) {
 		}
 		return
 	}
+	if args, ok := strings.CutPrefix(kind, "lmtp "); ok {
+		if err := lmtpChild(strings.Fields(args)); err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		return
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Println("error", err)

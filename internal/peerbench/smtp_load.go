@@ -33,12 +33,15 @@ type load struct {
 }
 
 // newLoad reads the banner and says EHLO.
-func newLoad(c net.Conn) (*load, error) {
+func newLoad(c net.Conn) (*load, error) { return newLoadAs(c, "EHLO") }
+
+// newLoadAs is newLoad with LMTP's LHLO, or EHLO.
+func newLoadAs(c net.Conn, hello string) (*load, error) {
 	l := &load{c, bufio.NewReaderSize(c, 4<<10)}
 	if err := l.reply('2'); err != nil {
 		return nil, err
 	}
-	return l, l.command("EHLO bench.test\r\n", '2')
+	return l, l.command(hello+" bench.test\r\n", '2')
 }
 
 func (l *load) reply(class byte) error {

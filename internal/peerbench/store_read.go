@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/postrider/postrider/store"
+	"github.com/postrider/postrider/store/diskstore"
+)
+
+// readBench reads n messages of one size, and n files with the same octets.
+type readBench struct {
+	b       *storeBench
+	size, n int
+	dir     string
+	store   *diskstore.Store
+	acc     store.Account
+	list    []store.Message
+	buf     []byte
+}
+
+// begin writes them at the first call.
+func (r *readBench) begin() error {
+	if r.dir != "" {
+		return nil
+	}
+	dir, err := r.b.folder("read")
+	if err != nil {
+		return err
+	}
+	if r.store, err = diskstore.Open(filepath.Join(dir, "mail"), nil); err != nil {
+		return err
+	}
+	if err := r.store.CreateAccount(bg, "u"); err != nil {
+		return err
+	}
+	if r.acc, err = r.store.Account(bg, "u"); err != nil {
+		return err
+	}
+	text := bytes.TrimSuffix(smtpText(r.size), []byte(".\r\n"))[:r.size]
+	r.dir, r.buf = dir, make([]byte, min(r.size, 64<<10))
+	for i := range r.n {
+		copy(text[20:], fmt.Sprintf("%08d", i))
+		if err := os.WriteFile(r.name(i), text, 0o600); err != nil {
+			return err
+		}
+		if _, err := r.acc.Append(bg, store.Inbox, []store.Draft{{Body: bytes.NewReader(text)}}, store.AppendOptions{}); err != nil {
+			return err
+		}
+	}
+	return r.reopen()
+}
+
+func (r *readBench) name(i int) string { return filepath.Join(r.dir, fmt.Sprint("file", i)) }
+
+// reopen makes the store forget what it has in memory.
+func (r *readBench) reopen() error {
+	err := r.store.Close()
+	if err != nil {
+		return err
+	}
+	if r.store, err = diskstore.Open(filepath.Join(r.dir, "mail"), nil); err != nil {
+		return err
+	}
+	if r.acc, err = r.store.Account(bg, "u"); err != nil {
+		return err
+	}
+	r.list = r.list[:0]
+	for m, err := range r.acc.Messages(bg, store.Inbox, store.Query{}) {
+		if err != nil {
+			return err
+		}
+		r.list = append(r.list, m)
+	}
+	return nil
+}
+
+// drain reads all of it, as a server that sends it would.
+func (r *readBench) drain(b io.ReaderAt) error {
+	n := 0
+	for n < r.size {
+		k, err := b.ReadAt(r.buf, int64(n))
+		if n += k; err != nil && n < r.size {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *readBench) readFile(i int) error {
+	f, err := os.Open(r.name(i))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return r.drain(f)
+}
+
+func (r *readBench) readMessage(i int) error {
+	b, err := r.acc.Open(bg, r.list[i])
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	return r.drain(b)
+}
+
+// all reads each once, and returns µs for one.
+func (r *readBench) all(read func(i int) error) (float64, error) {
+	began := time.Now()
+	for i := range r.n {
+		if err := read(i); err != nil {
+			return 0, err
+		}
+	}
+	return time.Since(began).Seconds() * 1e6 / float64(r.n), nil
+}
+
+func (r *readBench) again(read func(i int) error) (float64, error) {
+	if err := r.begin(); err != nil {
+		return 0, err
+	}
+	if _, err := r.all(read); err != nil {
+		return 0, err
+	}
+	return medianOf(r.b.times(), func() (float64, error) { return r.all(read) })
+}
+
+func (r *readBench) file() (float64, error) { return r.again(r.readFile) }
+
+func (r *readBench) hot() (float64, error) { return r.again(r.readMessage) }
+
+func (r *readBench) fileOnce() (float64, error) { return r.again(r.readFile) }
+
+func (r *readBench) once() (float64, error) {
+	if err := r.begin(); err != nil {
+		return 0, err
+	}
+	return medianOf(r.b.times(), func() (float64, error) {
+		if err := r.reopen(); err != nil {
+			return 0, err
+		}
+		return r.all(r.readMessage)
+	})
+}
