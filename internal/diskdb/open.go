@@ -13,6 +13,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -141,8 +142,13 @@ func (d *DB) options() *pebble.Options {
 		Logger:                      log,
 		EventListener:               &pebble.EventListener{BackgroundError: log.background},
 	}
+	// Large values are the engine's to compress: twice is once too often, and
+	// what is not compressed is read at the speed of a plain file.
+	packing := *sstable.SnappyCompression
+	packing.ValueBlocks = sstable.NoCompression.ValueBlocks
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		o.Levels[i].Compression = func() *sstable.CompressionProfile { return &packing }
 	}
 	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{Enabled: true, MinimumSize: 1 << 10, MaxBlobReferenceDepth: 10,

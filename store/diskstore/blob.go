@@ -7,29 +7,71 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/postrider/postrider/internal/diskdb"
 	"github.com/postrider/postrider/store"
 )
 
-// content is a head and a body in memory.
-type content struct{ head, body []byte }
+// lent is a message, or its beginning, in memory that is used again when it is
+// released.
+type lent struct {
+	mem    []byte
+	loan   *[]byte // what mem lies in, to be given back
+	users  atomic.Int64
+	closed atomic.Bool
+}
 
-func (c *content) Size() int64 { return int64(len(c.head) + len(c.body)) }
+// over is what users is, about, when the memory was given back.
+const over = math.MinInt64 / 2
 
-func (c *content) ReadAt(p []byte, off int64) (int, error) {
+// enter keeps mem until leave. What was given back may have another message's
+// octets soon, so nobody may look at it.
+func (l *lent) enter() error {
+	l.users.Add(1)
+	if l.closed.Load() {
+		l.leave()
+		return errBodyClosed
+	}
+	return nil
+}
+
+func (l *lent) leave() {
+	// Whoever leaves last gives it back, one of them.
+	if l.users.Add(-1) == 0 && l.closed.Load() && l.users.CompareAndSwap(0, over) {
+		giveBack(l.loan)
+	}
+}
+
+// release reports whether it was the first.
+func (l *lent) release() bool {
+	l.users.Add(1)
+	defer l.leave()
+	return !l.closed.Swap(true)
+}
+
+func (l *lent) Size() int64 { return int64(len(l.mem)) }
+
+func (l *lent) ReadAt(p []byte, off int64) (int, error) {
+	if err := l.enter(); err != nil {
+		return 0, err
+	}
+	defer l.leave()
+	return readAt(l.mem, p, off)
+}
+
+func readAt(mem, p []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, errOffset
 	}
-	n := 0
-	if off < int64(len(c.head)) {
-		n = copy(p, c.head[off:])
-	}
-	if at := off + int64(n) - int64(len(c.head)); n < len(p) && at < int64(len(c.body)) {
-		n += copy(p[n:], c.body[at:])
+	if off < int64(len(mem)) {
+		n = copy(p, mem[off:])
 	}
 	if n < len(p) {
 		return n, io.EOF
@@ -39,37 +81,29 @@ func (c *content) ReadAt(p []byte, off int64) (int, error) {
 
 // blob is an open message.
 type blob struct {
-	content
-	s      *Store
-	e      *email
-	file   *frameFile // nil = the body is in content
-	closed atomic.Bool
+	lent // the head, and the body unless that is in file
+	s    *Store
+	e    *email
+	file *frameFile // nil = all of it is in memory
 }
 
 func (b *blob) Size() int64 { return b.e.size() }
 
 func (b *blob) ReadAt(p []byte, off int64) (int, error) {
-	if b.closed.Load() {
-		return 0, errBodyClosed
+	if err := b.enter(); err != nil {
+		return 0, err
 	}
-	if b.file == nil {
-		return b.content.ReadAt(p, off)
+	defer b.leave()
+	n, err := readAt(b.mem, p, off)
+	if err != io.EOF || b.file == nil {
+		return n, err
 	}
-	if off < 0 {
-		return 0, errOffset
-	}
-	n := 0
-	if off < int64(len(b.head)) {
-		if n = copy(p, b.head[off:]); n == len(p) {
-			return n, nil
-		}
-	}
-	k, err := b.file.ReadAt(p[n:], off+int64(n)-int64(len(b.head)))
+	k, err := b.file.ReadAt(p[n:], off+int64(n)-int64(len(b.mem)))
 	return n + k, err
 }
 
 func (b *blob) Close() error {
-	if b.closed.Swap(true) {
+	if !b.release() {
 		return nil
 	}
 	var err error
@@ -78,6 +112,39 @@ func (b *blob) Close() error {
 	}
 	b.s.pins.drop(b.e.blob)
 	return err
+}
+
+// Messages are read into memory that is used again: these are its sizes.
+var loans = [...]struct {
+	size int
+	pool *sync.Pool
+}{{8 << 10, new(sync.Pool)}, {32 << 10, new(sync.Pool)}, {144 << 10, new(sync.Pool)}}
+
+// borrow returns memory for n octets; nothing is in it.
+func borrow(n int) *[]byte {
+	for i := range loans {
+		if l := &loans[i]; n <= l.size {
+			if b, ok := l.pool.Get().(*[]byte); ok {
+				return b
+			}
+			b := make([]byte, 0, l.size)
+			return &b
+		}
+	}
+	b := make([]byte, 0, n)
+	return &b
+}
+
+// giveBack takes what borrow gave; nil is none.
+func giveBack(b *[]byte) {
+	if b == nil {
+		return
+	}
+	for i := range loans {
+		if cap(*b) == loans[i].size {
+			loans[i].pool.Put(b)
+		}
+	}
 }
 
 // Open implements store.Account.
@@ -97,92 +164,138 @@ func (a *account) Open(ctx context.Context, m store.Message) (store.Blob, error)
 	if gone {
 		return nil, store.ErrNotExist
 	}
-	e, err := a.readEmail(ctx, no)
+	b := &blob{s: s}
+	err := a.seeEmail(ctx, no, func(e *email) error {
+		b.e = e
+		s.pins.add(e.blob)
+		// The sweeper may have been quicker.
+		if err := b.open(); err != nil {
+			s.pins.drop(e.blob)
+			return a.lost(no, err)
+		}
+		e.head = b.mem[:len(e.head)]
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
 	if err := l.wait(); err != nil {
+		b.Close()
 		return nil, err
-	}
-	b := &blob{s: s, e: e}
-	b.head = e.head
-	s.pins.add(e.blob)
-	if err := b.open(); err != nil {
-		s.pins.drop(e.blob)
-		return nil, a.lost(no, err)
 	}
 	return b, nil
 }
 
-// open reads the body. The sweeper may have been quicker.
+// open reads the head and the body, or opens its file.
 func (b *blob) open() error {
-	if b.e.blob == 0 {
-		return nil
-	}
-	body, file, err := b.s.readBody(b.e)
-	if err != nil {
+	in, err := b.s.readBody(&b.lent, b.e)
+	if in || err != nil {
 		return err
 	}
-	b.body, b.file = body, file
+	if b.file, err = b.s.openFile(b.e); err != nil {
+		return err
+	}
+	b.mem = bytes.Clone(b.e.head)
 	return nil
 }
 
+// seeEmail reads an email for f; store.ErrNotExist. Its head belongs to it
+// until f returns.
+func (a *account) seeEmail(ctx context.Context, no uint64, f func(e *email) error) error {
+	v, done, err := a.s.db.Get(key2(kEmail, a.no, no))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return store.ErrNotExist
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	e, size, err := decodeEmail(no, v)
+	if err == nil && e.key != nil {
+		// Who unwraps keys may take his time: nothing of the database is held.
+		e, size, err = decodeEmail(no, bytes.Clone(v))
+		done.Close()
+		done = io.NopCloser(nil)
+	}
+	defer done.Close()
+	if err == nil {
+		err = a.s.unlock(ctx, a.name, e, size)
+	}
+	if err != nil {
+		return damaged(err, "email %s", idOf('m', no))
+	}
+	return f(e)
+}
+
 // readEmail reads an email; store.ErrNotExist.
-func (a *account) readEmail(ctx context.Context, no uint64) (*email, error) {
-	v, err := a.s.db.Value(key2(kEmail, a.no, no))
+func (a *account) readEmail(ctx context.Context, no uint64) (e *email, err error) {
+	err = a.seeEmail(ctx, no, func(x *email) error {
+		e = x
+		e.head = bytes.Clone(e.head)
+		return nil
+	})
+	return e, err
+}
+
+// readBody reads an email's head and body into l, unless the body is not in
+// the database.
+func (s *Store) readBody(l *lent, e *email) (in bool, err error) {
+	if e.blob == 0 {
+		l.mem = bytes.Clone(e.head)
+		return true, nil
+	}
+	v, done, err := s.db.Get(key1(kBlob, e.blob))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, unavailable(err)
+	}
+	defer done.Close()
+	size := min(e.bodySize, int64(s.o.BodyMemory)) // what a record says must not cost more
+	loan := borrow(len(e.head) + int(size))
+	mem := append(*loan, e.head...)
+	n := len(mem)
+	body, err := s.decodeBody(mem[n:], v, e.bodyKey, e.bodySize)
+	if err != nil {
+		giveBack(loan)
+		return false, damaged(err, "body of email %s", idOf('m', e.no))
+	}
+	if end := n + len(body); end <= cap(mem) && len(body) > 0 && &mem[:end][n] == &body[0] {
+		mem = mem[:end] // it was made where it belongs
+	} else {
+		mem = append(mem, body...)
+	}
+	l.mem, l.loan = mem, loan
+	return true, nil
+}
+
+// openFile opens the file of an email's body.
+func (s *Store) openFile(e *email) (*frameFile, error) {
+	v, err := s.db.Value(key1(kFile, e.blob))
 	if err != nil {
 		return nil, unavailable(err)
 	}
 	if v == nil {
 		return nil, store.ErrNotExist
 	}
-	e, size, err := decodeEmail(no, v)
-	if err == nil {
-		err = a.s.unlock(ctx, a.name, e, size)
-	}
-	if err != nil {
-		return nil, damaged(err, "email %s", idOf('m', no))
-	}
-	return e, nil
-}
-
-// readBody reads the body of an email, or opens its file.
-func (s *Store) readBody(e *email) ([]byte, *frameFile, error) {
-	v, err := s.db.Value(key1(kBlob, e.blob))
-	if err != nil {
-		return nil, nil, unavailable(err)
-	}
-	if v != nil {
-		body, err := s.decodeBody(v, e.bodyKey, e.bodySize)
-		if err != nil {
-			return nil, nil, damaged(err, "body of email %s", idOf('m', e.no))
-		}
-		return body, nil, nil
-	}
-	if v, err = s.db.Value(key1(kFile, e.blob)); err != nil {
-		return nil, nil, unavailable(err)
-	}
-	if v == nil {
-		return nil, nil, store.ErrNotExist
-	}
 	l, err := s.decodeLayout(v, e.bodyKey)
 	if err == nil && l.size != e.bodySize {
 		err = diskdb.ErrDamaged
 	}
 	if err != nil {
-		return nil, nil, damaged(err, "body of email %s", idOf('m', e.no))
+		return nil, damaged(err, "body of email %s", idOf('m', e.no))
 	}
 	f, err := s.o.fs.Open(s.blobPath(e.blob))
 	if errors.Is(err, fs.ErrNotExist) {
 		if v, err := s.db.Value(key1(kFile, e.blob)); err == nil && v == nil {
-			return nil, nil, store.ErrNotExist
+			return nil, store.ErrNotExist
 		}
 		err = damaged(fmt.Errorf("%w: %w", diskdb.ErrDamaged, err), "body of email %s", idOf('m', e.no))
 	}
 	if err != nil {
-		return nil, nil, unavailable(err)
+		return nil, unavailable(err)
 	}
-	return nil, &frameFile{f: f, layout: l}, nil
+	return &frameFile{f: f, layout: l}, nil
 }
 
 // encodeBody is the record of a body in the database.
@@ -197,8 +310,9 @@ func encodeBody(c coding, body []byte) ([]byte, error) {
 	return w.Seal(), nil
 }
 
-// decodeBody reads a body of size octets; it belongs to v.
-func (s *Store) decodeBody(v, key []byte, size int64) ([]byte, error) {
+// decodeBody reads a body of size octets; it lies in v, or in buf's capacity
+// if there is enough, or is new.
+func (s *Store) decodeBody(buf, v, key []byte, size int64) ([]byte, error) {
 	r, err := diskdb.Unseal(v)
 	if err != nil {
 		return nil, err
@@ -210,7 +324,7 @@ func (s *Store) decodeBody(v, key []byte, size int64) ([]byte, error) {
 	if r.Err() != nil || size > 1<<31 {
 		return nil, diskdb.ErrDamaged
 	}
-	return c.open(nil, r.B, 0, int(size))
+	return c.open(buf[:0], r.B, 0, int(size))
 }
 
 // prepared is a Draft ready to become a row.
@@ -282,12 +396,13 @@ func (s *Store) prepare(ctx context.Context, account string, d store.Draft) (p p
 	}
 	switch b := d.Body.(type) {
 	case *blob:
-		if b.s == s && !b.closed.Load() {
+		if b.s == s && b.enter() == nil {
+			defer b.leave()
 			p.blob, p.bodySize, p.thread, p.bodyKey = b.e.blob, b.e.bodySize, b.e.thread, b.e.bodyKey
 			if len(d.Head) == 0 {
-				p.no, p.head = b.e.no, b.head // the same octets
+				p.no, p.head = b.e.no, bytes.Clone(b.e.head) // the same octets
 			} else {
-				p.head = append(bytes.Clone(d.Head), b.head...)
+				p.head = append(bytes.Clone(d.Head), b.e.head...)
 			}
 			return p, p.lock(ctx, s.o.Keys, account)
 		}

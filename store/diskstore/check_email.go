@@ -89,11 +89,19 @@ func (c *checker) body(ctx context.Context, account string, e *email, headSize i
 	if err := c.s.unlock(ctx, account, e, headSize); err != nil {
 		return fmt.Errorf("email %s: %w", idOf('m', e.no), err)
 	}
-	_, file, err := c.s.readBody(e)
+	var l lent
+	in, err := c.s.readBody(&l, e)
+	if in {
+		l.release()
+	}
+	if in || err != nil {
+		return err
+	}
+	file, err := c.s.openFile(e)
 	if errors.Is(err, store.ErrNotExist) {
 		return fmt.Errorf("email %s: %w: it has no body", idOf('m', e.no), diskdb.ErrDamaged)
 	}
-	if err != nil || file == nil {
+	if err != nil {
 		return err
 	}
 	defer file.f.Close()

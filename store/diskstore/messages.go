@@ -205,6 +205,7 @@ func (p *pager) yield(ctx context.Context, yield func(store.Message, error) bool
 		return true
 	}
 	load := loader{a: p.a, fields: p.q.Fields & (store.WithSummary | store.WithBody)}
+	defer load.close()
 	for i := range n {
 		var m store.Message
 		if c := p.c; c != nil {
@@ -247,21 +248,41 @@ type loader struct {
 	a      *account
 	fields store.Fields
 	items  []loaded
+	lent   *lent // the latest that was taken
 }
 
 type loaded struct {
 	summary []byte
-	body    *content
+	body    *lent
 }
 
 func (l *loader) empty() bool { return len(l.items) == 0 }
 
+// take gives m what was read for it, until the next turn.
 func (l *loader) take(m *store.Message) {
+	l.giveBack()
 	x := l.items[0]
 	l.items = l.items[1:]
 	m.Summary = x.summary
-	if x.body != nil && x.body.Size() == m.Size {
+	if l.lent = x.body; x.body != nil && x.body.Size() == m.Size {
 		m.Body = x.body
+	}
+}
+
+func (l *loader) giveBack() {
+	if l.lent != nil {
+		l.lent.release()
+		l.lent = nil
+	}
+}
+
+// close gives back what was not taken.
+func (l *loader) close() {
+	l.giveBack()
+	for _, x := range l.items {
+		if x.body != nil {
+			x.body.release()
+		}
 	}
 }
 
@@ -313,32 +334,21 @@ func (l *loader) fill(ctx context.Context, p *pager, i, n int) error {
 		}
 		if l.fields&store.WithBody != 0 {
 			// What cannot ride along is opened, and the error shown then.
-			if e, err := l.a.readEmail(ctx, no); err == nil && e.bodySize <= int64(s.o.BodyMemory) {
-				x.body = s.ride(e)
-				if x.body != nil {
-					total += int(x.body.Size())
+			l.a.seeEmail(ctx, no, func(e *email) error {
+				if e.bodySize > int64(s.o.BodyMemory) {
+					return nil
 				}
-			}
+				body := new(lent)
+				if in, err := s.readBody(body, e); in && err == nil {
+					x.body = body
+					total += len(body.mem)
+				}
+				return nil
+			})
 		}
 		l.items = append(l.items, x)
 	}
 	return nil
-}
-
-// ride returns a message if its body is in the database, nil otherwise.
-func (s *Store) ride(e *email) *content {
-	if e.blob == 0 {
-		return &content{head: e.head}
-	}
-	v, err := s.db.Value(key1(kBlob, e.blob))
-	if err != nil || v == nil {
-		return nil
-	}
-	body, err := s.decodeBody(v, e.bodyKey, e.bodySize)
-	if err != nil {
-		return nil
-	}
-	return &content{e.head, body}
 }
 
 // Changes implements store.Account.

@@ -103,7 +103,7 @@ func records() map[string]struct {
 			return l.encode(), nil
 		}},
 		"body": {body, func(v []byte) ([]byte, error) {
-			b, err := s.decodeBody(v, nil, 4)
+			b, err := s.decodeBody(nil, v, nil, 4)
 			if err != nil {
 				return nil, err
 			}
