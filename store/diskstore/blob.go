@@ -8,12 +8,14 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/postrider/postrider/internal/diskdb"
 	"github.com/postrider/postrider/store"
@@ -187,12 +189,21 @@ func (a *account) Open(ctx context.Context, m store.Message) (store.Blob, error)
 }
 
 // open reads the head and the body, or opens its file.
-func (b *blob) open() error {
-	in, err := b.s.readBody(&b.lent, b.e)
-	if in || err != nil {
-		return err
+func (b *blob) open() (err error) {
+	large := b.e.bodySize > int64(b.s.o.BodyMemory) // most likely a file
+	if large {
+		b.file, err = b.s.openFile(b.e)
 	}
-	if b.file, err = b.s.openFile(b.e); err != nil {
+	if !large || errors.Is(err, store.ErrNotExist) {
+		in, err := b.s.readBody(&b.lent, b.e)
+		if in || err != nil {
+			return err
+		}
+	}
+	if !large {
+		b.file, err = b.s.openFile(b.e)
+	}
+	if err != nil {
 		return err
 	}
 	b.mem = bytes.Clone(b.e.head)
@@ -285,7 +296,7 @@ func (s *Store) openFile(e *email) (*frameFile, error) {
 	if err != nil {
 		return nil, damaged(err, "body of email %s", idOf('m', e.no))
 	}
-	f, err := s.o.fs.Open(s.blobPath(e.blob))
+	f, err := s.readFile(e.blob)
 	if errors.Is(err, fs.ErrNotExist) {
 		if v, err := s.db.Value(key1(kFile, e.blob)); err == nil && v == nil {
 			return nil, store.ErrNotExist
@@ -296,6 +307,14 @@ func (s *Store) openFile(e *email) (*frameFile, error) {
 		return nil, unavailable(err)
 	}
 	return &frameFile{f: f, layout: l}, nil
+}
+
+// readFile opens the file of a body.
+func (s *Store) readFile(no uint64) (readFile, error) {
+	if s.o.fs == vfs.Default {
+		return os.Open(s.blobPath(no)) // which asks the system less
+	}
+	return s.o.fs.Open(s.blobPath(no))
 }
 
 // encodeBody is the record of a body in the database.

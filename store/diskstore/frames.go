@@ -7,8 +7,6 @@ import (
 	"io"
 	"sync"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/postrider/postrider/internal/diskdb"
 )
 
@@ -141,13 +139,20 @@ func (l *layout) frame(i int) (from, to int64, plain int) {
 
 // frameFile reads a file of frames at any offset.
 type frameFile struct {
-	f vfs.File
+	f readFile
 	*layout
 
 	mu     sync.Mutex
-	frame1 int // index of what is in plain, plus one
-	plain  []byte
+	frame1 int    // index of the frame that plain is of, plus one
+	start  int    // where in the frame plain begins
+	plain  []byte // to the frame's end
 	buf    []byte
+}
+
+// readFile is a file that is only read.
+type readFile interface {
+	io.ReaderAt
+	io.Closer
 }
 
 var errOffset = errors.New("diskstore: negative offset")
@@ -164,38 +169,49 @@ func (f *frameFile) ReadAt(p []byte, off int64) (int, error) {
 			return n, io.EOF
 		}
 		i := int(off / frameSize)
-		from, to, plain := f.layout.frame(i)
-		if f.octet() == 0 && off == from && len(p)-n >= plain && f.frame1 != i+1 {
-			// A whole frame, as it is in the file: straight to where it goes.
-			if err := f.read(p[n:n+plain], from, i); err != nil {
-				return n, err
-			}
-			n += plain
-			off = to
-			continue
-		}
-		if err := f.load(i); err != nil {
+		k, err := f.part(p[n:], i, int(off%frameSize))
+		if err != nil {
 			return n, err
 		}
-		k := copy(p[n:], f.plain[off-int64(i)*frameSize:])
 		n += k
 		off += int64(k)
 	}
 	return n, nil
 }
 
+// part reads of frame i, from at on.
+func (f *frameFile) part(p []byte, i, at int) (int, error) {
+	if f.frame1 == i+1 && at >= f.start {
+		return copy(p, f.plain[at-f.start:]), nil
+	}
+	from, _, plain := f.layout.frame(i)
+	if f.octet() != 0 || at > 0 || len(p) < plain/2 {
+		if err := f.load(i); err != nil {
+			return 0, err
+		}
+		return copy(p, f.plain[at:]), nil
+	}
+	// As it is in the file, and most of it is wanted: that goes straight to
+	// its place. Who reads on begins with the rest.
+	k := min(len(p), plain)
+	f.frame1 = 0
+	f.plain = append(f.plain[:0], make([]byte, plain-k)...)
+	if err := f.read(from, i, p[:k], f.plain); err != nil {
+		return 0, err
+	}
+	f.frame1, f.start = i+1, k
+	return k, nil
+}
+
 // load reads and checks one frame.
 func (f *frameFile) load(i int) error {
-	if f.frame1 == i+1 {
-		return nil
-	}
 	f.frame1 = 0
 	from, to, plain := f.layout.frame(i)
 	if n := int(to - from); cap(f.buf) < n {
 		f.buf = make([]byte, n, max(n, min(frameSize, int(f.stored))))
 	}
 	f.buf = f.buf[:to-from]
-	if err := f.read(f.buf, from, i); err != nil {
+	if err := f.read(from, i, f.buf); err != nil {
 		return err
 	}
 	out, err := f.open(f.plain[:0], f.buf, i, plain)
@@ -208,19 +224,28 @@ func (f *frameFile) load(i int) error {
 	} else {
 		f.plain = out
 	}
-	f.frame1 = i + 1
+	f.frame1, f.start = i+1, 0
 	return nil
 }
 
-// read reads frame i from the file and holds it against its checksum.
-func (f *frameFile) read(buf []byte, from int64, i int) error {
-	if n, err := f.f.ReadAt(buf, from); err != nil && n < len(buf) {
-		if errors.Is(err, io.EOF) {
-			err = fmt.Errorf("%w: the file ends early", diskdb.ErrDamaged)
+// read reads frame i from the file, piece by piece, and holds it against its
+// checksum.
+func (f *frameFile) read(from int64, i int, pieces ...[]byte) error {
+	sum := uint32(0)
+	for _, buf := range pieces {
+		if len(buf) == 0 {
+			continue
 		}
-		return unavailable(err)
+		if n, err := f.f.ReadAt(buf, from); err != nil && n < len(buf) {
+			if errors.Is(err, io.EOF) {
+				err = fmt.Errorf("%w: the file ends early", diskdb.ErrDamaged)
+			}
+			return unavailable(err)
+		}
+		from += int64(len(buf))
+		sum = crc32.Update(sum, castagnoli, buf)
 	}
-	if crc32.Checksum(buf, castagnoli) != f.sums[i] {
+	if sum != f.sums[i] {
 		return unavailable(fmt.Errorf("%w: checksum of a body", diskdb.ErrDamaged))
 	}
 	return nil

@@ -241,7 +241,7 @@ func (b *staged) ReadAt(p []byte, off int64) (int, error) {
 	n := 0
 	if off < b.frames.size {
 		if b.read == nil {
-			f, err := b.s.o.fs.Open(b.s.blobPath(b.no))
+			f, err := b.s.readFile(b.no)
 			if err != nil {
 				return 0, err
 			}
