@@ -48,7 +48,10 @@ func (r *readBench) begin() error {
 		if err := os.WriteFile(r.name(i), text, 0o600); err != nil {
 			return err
 		}
-		if _, err := r.acc.Append(bg, store.Inbox, []store.Draft{{Body: bytes.NewReader(text)}}, store.AppendOptions{}); err != nil {
+		// As a delivery does it.
+		head := []byte("Return-Path: <sender@example.test>\r\nDelivered-To: u@example.test\r\n")
+		d := store.Draft{Head: head, Body: bytes.NewReader(text[len(head):]), Summary: text[:600], MessageID: fmt.Sprint(i)}
+		if _, err := r.acc.Append(bg, store.Inbox, []store.Draft{d}, store.AppendOptions{}); err != nil {
 			return err
 		}
 	}

@@ -25,22 +25,28 @@ type headerFilter struct {
 // the header to keep and the rest of b, and nothing is to be written any more.
 func (f *headerFilter) write(b []byte) (header, rest []byte, err error) {
 	from := len(f.buf)
-	f.buf = append(f.buf, b...)
+	buf := b // which most often has all of it
+	if from > 0 {
+		f.buf = append(f.buf, b...)
+		buf = f.buf
+	}
 	for {
-		i := bytes.IndexByte(f.buf[max(f.line, from):], '\n')
+		i := bytes.IndexByte(buf[max(f.line, from):], '\n')
 		if i < 0 {
 			break
 		}
 		end := max(f.line, from) + i + 1
-		if empty(f.buf[f.line:end]) {
-			rest = b[end-from:]
-			f.buf = f.buf[:end]
-			return f.close(), rest, nil
+		if empty(buf[f.line:end]) {
+			f.buf = buf[:end:end]
+			return f.close(), b[end-from:], nil
 		}
 		f.line = end
 	}
-	if len(f.buf) > maxHeader {
+	if len(buf) > maxHeader {
 		return nil, nil, &smtp.Error{Code: 552, Enhanced: smtp.EnhancedCode{5, 3, 4}, Scope: smtp.ScopeMessage, Text: "Message header is too long"}
+	}
+	if from == 0 {
+		f.buf = bytes.Clone(b)
 	}
 	return nil, nil, nil
 }
@@ -52,7 +58,8 @@ func (f *headerFilter) close() []byte {
 	}
 	f.done = true
 	b := f.buf
-	kept, start := b[:0], 0 // b[start:i] is still to be kept
+	var kept []byte // buf may be the caller's: what is left of it is new
+	start := 0      // b[start:i] is still to be kept
 	for i := 0; i < len(b); {
 		end := fieldEnd(b, i)
 		name, value, ok := bytes.Cut(b[i:end], []byte{':'})
@@ -68,6 +75,9 @@ func (f *headerFilter) close() []byte {
 		i = end
 	}
 	f.buf = nil
+	if start == 0 {
+		return b
+	}
 	return append(kept, b[start:]...)
 }
 

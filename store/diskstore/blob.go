@@ -120,7 +120,7 @@ func (b *blob) Close() error {
 var loans = [...]struct {
 	size int
 	pool *sync.Pool
-}{{8 << 10, new(sync.Pool)}, {32 << 10, new(sync.Pool)}, {144 << 10, new(sync.Pool)}}
+}{{8 << 10, new(sync.Pool)}, {24 << 10, new(sync.Pool)}, {72 << 10, new(sync.Pool)}, {144 << 10, new(sync.Pool)}}
 
 // borrow returns memory for n octets; nothing is in it.
 func borrow(n int) *[]byte {
@@ -352,9 +352,11 @@ type prepared struct {
 	thread   uint64 // 0 = to be found
 	head     []byte
 	blob     uint64
-	bodySize int64 // of the body
-	body     *staged
-	own      bool // body is to be closed
+	bodySize int64   // of the body
+	body     *staged // what is to be written; nil = nothing
+	staged   *staged // what release is about
+	own      bool    // it is to be closed
+	entered  bool    // it is to be left
 	flags    store.Flags
 	date     time.Time
 	summary  []byte
@@ -385,8 +387,11 @@ func (p *prepared) how() byte {
 }
 
 func (p *prepared) release() {
+	if p.entered {
+		p.staged.leave()
+	}
 	if p.own {
-		p.body.Close()
+		p.staged.Close()
 	}
 }
 
@@ -427,7 +432,10 @@ func (s *Store) prepare(ctx context.Context, account string, d store.Draft) (p p
 		}
 	case *staged:
 		if b.s == s {
-			p.body = b
+			if err := b.enter(); err != nil {
+				return p, err
+			}
+			p.body, p.staged, p.entered = b, b, true
 			if len(d.Head) == 0 {
 				p.no = b.no
 			}
@@ -437,7 +445,7 @@ func (s *Store) prepare(ctx context.Context, account string, d store.Draft) (p p
 		if p.body, err = s.newStaged(p.bodySize); err != nil {
 			return p, err
 		}
-		p.own = true
+		p.staged, p.own = p.body, true
 		if err := p.body.readFrom(d.Body, p.bodySize); err != nil {
 			p.release()
 			return p, fmt.Errorf("diskstore: reading the body: %w", err)
@@ -452,7 +460,7 @@ func (s *Store) prepare(ctx context.Context, account string, d store.Draft) (p p
 		if p.bodySize > 0 {
 			p.blob, p.bodyKey = p.body.no, p.body.frames.key
 		} else {
-			p.body = nil // and not our own: we make none for nothing
+			p.body = nil // there is nothing to write
 		}
 	}
 	if err := p.lock(ctx, s.o.Keys, account); err != nil {

@@ -1,7 +1,6 @@
 package diskstore
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -19,15 +18,15 @@ import (
 type staged struct {
 	s       *Store
 	no      uint64 // of the blob, and of the email that is this body alone
-	mem     []byte
-	memory  int64 // of s.memory
+	lent           // the beginning of its record, then the body, while it is not a file
+	hint    int64  // of the size
+	memory  int64  // of s.memory
 	file    vfs.File
 	frames  layout
 	pending []byte // of the frame that is not full yet; a file's
 	size    int64
-	unasked int64 // octets for which the disk was not asked
-	err     error // of a write: it cannot be stored any more
-	over    atomic.Bool
+	unasked int64       // octets for which the disk was not asked
+	err     error       // of a write: it cannot be stored any more
 	stored  atomic.Bool // the database has it
 
 	mu     sync.Mutex // what follows
@@ -56,7 +55,7 @@ func (s *Store) Stage(ctx context.Context, size int64) (store.Staged, error) {
 }
 
 func (s *Store) newStaged(size int64) (*staged, error) {
-	b := &staged{s: s, no: s.nums.next()}
+	b := &staged{s: s, no: s.nums.next(), hint: min(size, int64(s.o.BodyMemory))}
 	b.frames.coding = coding{zstd: s.o.Compress, pack: &s.pack}
 	if s.o.Keys != nil {
 		b.frames.key = newKey()
@@ -72,7 +71,7 @@ func (s *Store) newStaged(size int64) (*staged, error) {
 }
 
 func (b *staged) Write(p []byte) (int, error) {
-	if b.over.Load() {
+	if b.closed.Load() {
 		return 0, errBodyClosed
 	}
 	if b.err != nil {
@@ -114,8 +113,8 @@ func (b *staged) write(p []byte) (int, error) {
 // readFrom takes n octets of a body, n being its size.
 func (b *staged) readFrom(r io.ReaderAt, n int64) error {
 	if b.file == nil && b.fits(int(n)) {
-		b.mem = make([]byte, n)
-		k, err := r.ReadAt(b.mem, 0)
+		b.mem = b.mem[:bodyAt+n]
+		k, err := r.ReadAt(b.mem[bodyAt:], 0)
 		if b.size = n; int64(k) == n {
 			return nil
 		}
@@ -159,21 +158,50 @@ func (b *staged) flush() error {
 	return err
 }
 
+// Of the record of a body that is stored as it is: what goes before it, and
+// behind.
+const (
+	bodyAt  = 2
+	bodyEnd = 4
+)
+
 // fits takes memory for n octets more, if there is some.
 func (b *staged) fits(n int) bool {
-	if len(b.mem)+n > b.s.o.BodyMemory {
+	most := b.s.o.BodyMemory
+	if b.size+int64(n) > int64(most) {
 		return false
 	}
-	if b.size+int64(n) <= b.memory {
+	need := bodyAt + int(b.size) + n + bodyEnd
+	if need <= cap(b.mem) {
 		return true
 	}
-	more := max(int64(n), min(b.memory, int64(b.s.o.BodyMemory)-b.memory), 4<<10)
+	// What it will need is taken at once, as far as is known.
+	want := max(need, bodyAt+int(b.hint)+bodyEnd, min(2*cap(b.mem), bodyAt+most+bodyEnd))
+	loan := borrow(want)
+	more := int64(cap(*loan)) - b.memory
 	if b.s.memory.Add(more) > stageMemory {
 		b.s.memory.Add(-more)
+		giveBack(loan)
 		return false
 	}
 	b.memory += more
+	w := diskdb.RecordIn(*loan)
+	w.Octet(0)
+	was := b.loan
+	if b.size > 0 {
+		w.B = append(w.B, b.mem[bodyAt:]...)
+	}
+	b.mem, b.loan = w.B, loan
+	giveBack(was)
 	return true
+}
+
+// inMemory is the body, while it is not a file.
+func (b *staged) inMemory() []byte {
+	if b.size == 0 {
+		return nil
+	}
+	return b.mem[bodyAt : bodyAt+b.size]
 }
 
 func (s *Store) blobPath(no uint64) string { return s.db.Path("blobs", idOf('b', no)) }
@@ -186,8 +214,8 @@ func (b *staged) spill() error {
 	}
 	// So that a large body does not wait for the disk at its end only.
 	b.file = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: 1 << 20})
-	err = b.frame(b.mem)
-	b.mem = nil
+	err = b.frame(b.inMemory())
+	b.mem, b.loan = nil, nil
 	b.s.memory.Add(-b.memory)
 	b.memory = 0
 	return err
@@ -195,7 +223,7 @@ func (b *staged) spill() error {
 
 // seal makes the file durable, with its name. Nothing is written after it.
 func (b *staged) seal() (err error) {
-	if b.over.Load() {
+	if b.closed.Load() {
 		return errBodyClosed
 	}
 	if b.err != nil {
@@ -204,8 +232,13 @@ func (b *staged) seal() (err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.file == nil {
-		if b.record == nil && b.size > 0 {
-			b.record, err = encodeBody(b.frames.coding, b.mem)
+		switch {
+		case b.record != nil || b.size == 0:
+		case b.frames.octet() == 0: // the record is there already, but for its end
+			w := diskdb.Writer{B: b.mem[:bodyAt+b.size]}
+			b.record = w.Seal()
+		default:
+			b.record, err = encodeBody(b.frames.coding, b.inMemory())
 		}
 		return err
 	}
@@ -228,13 +261,15 @@ func (b *staged) seal() (err error) {
 }
 
 func (b *staged) ReadAt(p []byte, off int64) (int, error) {
-	switch {
-	case b.over.Load():
-		return 0, errBodyClosed
-	case off < 0:
+	if err := b.enter(); err != nil {
+		return 0, err
+	}
+	defer b.leave()
+	if b.file == nil {
+		return readAt(b.inMemory(), p, off)
+	}
+	if off < 0 {
 		return 0, errOffset
-	case b.file == nil:
-		return bytes.NewReader(b.mem).ReadAt(p, off)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -265,13 +300,11 @@ func (b *staged) Size() int64 { return b.size }
 
 // Close gives back what was not appended.
 func (b *staged) Close() error {
-	if b.over.Swap(true) {
+	if !b.release() {
 		return nil
 	}
 	b.s.memory.Add(-b.memory)
-	b.memory, b.mem = 0, nil
 	b.mu.Lock()
-	b.record = nil
 	defer b.mu.Unlock()
 	if b.read != nil {
 		b.read.f.Close()
