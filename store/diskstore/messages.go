@@ -3,7 +3,7 @@ package diskstore
 import (
 	"context"
 	"iter"
-	"strings"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -52,6 +52,7 @@ type pager struct {
 	rows  []row  // the page, or what the rows of c's messages say
 	words *words // of the page
 	sets  [][]string
+	ids   []byte
 }
 
 func (p *pager) whole() bool { return p.q.Fields&(store.WithDates|store.WithIDs) != 0 }
@@ -179,8 +180,7 @@ func (p *pager) yield(ctx context.Context, yield func(store.Message, error) bool
 		n = len(p.at)
 	}
 	// One string for all IDs of the page.
-	var buf strings.Builder
-	buf.Grow(n * idLen)
+	p.ids = slices.Grow(p.ids[:0], n*idLen)[:n*idLen]
 	for i := range n {
 		no := uint64(0)
 		if p.c != nil {
@@ -188,16 +188,16 @@ func (p *pager) yield(ctx context.Context, yield func(store.Message, error) bool
 		} else {
 			no = p.rows[i].email
 		}
-		id := makeID('m', no)
-		buf.Write(id[:])
+		putID(p.ids[i*idLen:], 'm', no)
 	}
-	ids := buf.String()
+	ids := string(p.ids)
 	if c := p.c; c != nil && p.q.Fields == 0 {
 		// What opening a mailbox costs.
+		var m store.Message
 		for i, j := range p.at {
 			code := c.codes[j]
-			m := store.Message{UID: c.uids[j], ModSeq: c.modSeqs[j], Size: c.sizes[j], ID: ids[i*idLen : (i+1)*idLen],
-				Flags: store.Flags{System: store.SystemFlags(code), Keywords: p.sets[code>>8]}}
+			m.UID, m.ModSeq, m.Size, m.ID = c.uids[j], c.modSeqs[j], c.sizes[j], ids[i*idLen:(i+1)*idLen]
+			m.Flags.System, m.Flags.Keywords = store.SystemFlags(code), p.sets[code>>8]
 			if !yield(m, nil) {
 				return false
 			}

@@ -77,20 +77,32 @@ var idText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(
 // idLen is how long an ObjectID is (RFC 8474 §4): a letter and 64 bits.
 const idLen = 14
 
-func makeID(kind byte, n uint64) (t [idLen]byte) {
-	const digits = "abcdefghijklmnopqrstuvwxyz234567"
-	t[0] = kind
-	t[idLen-1] = digits[n<<1&31]
-	n >>= 4
-	for i := idLen - 2; i > 0; i-- {
-		t[i] = digits[n&31]
-		n >>= 5
+const idDigits = "abcdefghijklmnopqrstuvwxyz234567"
+
+// idPairs are two digits for each ten bits.
+var idPairs = func() (t [1 << 10]uint16) {
+	for i := range t {
+		t[i] = uint16(idDigits[i>>5]) | uint16(idDigits[i&31])<<8
 	}
 	return t
+}()
+
+// putID writes an ID to the first idLen octets of b: what listing a mailbox
+// costs is not least this.
+func putID(b []byte, kind byte, n uint64) {
+	b = b[:idLen]
+	b[0], b[13] = kind, idDigits[n<<1&31]
+	binary.LittleEndian.PutUint16(b[11:], idPairs[n>>4&1023])
+	binary.LittleEndian.PutUint16(b[9:], idPairs[n>>14&1023])
+	binary.LittleEndian.PutUint16(b[7:], idPairs[n>>24&1023])
+	binary.LittleEndian.PutUint16(b[5:], idPairs[n>>34&1023])
+	binary.LittleEndian.PutUint16(b[3:], idPairs[n>>44&1023])
+	binary.LittleEndian.PutUint16(b[1:], idPairs[n>>54])
 }
 
 func idOf(kind byte, n uint64) string {
-	t := makeID(kind, n)
+	var t [idLen]byte
+	putID(t[:], kind, n)
 	return string(t[:])
 }
 
