@@ -80,7 +80,7 @@ var rules = []rule{
 	{pkg: "store/delivery", ours: "store smtp smtp/smtpserver mime mime/* auth auth/*"},
 	{pkg: "store/transfer", ours: "store mime mime/*"},
 	{pkg: "store/textindex", ours: "store mime mime/searchtext", third: pebble},
-	{pkg: "store/diskstore", ours: "store", third: pebble + " github.com/klauspost/compress"},
+	{pkg: "store/diskstore", ours: "store", third: pebble + " github.com/klauspost/compress github.com/zeebo/xxh3"},
 	{pkg: "store/storetest", ours: "store mime mime/searchtext"},
 	{pkg: "store/pgstore", ours: "store mime mime/searchtext", third: pgx},
 	{pkg: "store/*", ours: "store"},

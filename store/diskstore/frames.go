@@ -7,6 +7,8 @@ import (
 	"io"
 	"sync"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/postrider/postrider/internal/diskdb"
 )
 
@@ -24,6 +26,7 @@ type coding struct {
 const (
 	codeZstd   = 1 << 0
 	codeSealed = 1 << 1
+	codeXXH3   = 1 << 2 // of a file: what its checksums are
 )
 
 func (c coding) octet() (o byte) {
@@ -50,6 +53,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // file, and its checksum.
 type layout struct {
 	coding
+	crc    bool // sums are CRC-32C, as they were at first; else XXH3
 	size   int64
 	ends   []int64 // where each frame ends in the file; nil = as in the body
 	sums   []uint32
@@ -57,7 +61,7 @@ type layout struct {
 }
 
 func (l *layout) add(stored []byte, plain int) {
-	l.sums = append(l.sums, crc32.Checksum(stored, castagnoli))
+	l.sums = append(l.sums, l.sum(nil, stored))
 	l.stored += int64(len(stored))
 	if l.octet() != 0 {
 		l.ends = append(l.ends, l.stored)
@@ -65,9 +69,33 @@ func (l *layout) add(stored []byte, plain int) {
 	l.size += int64(plain)
 }
 
+// sum returns the checksum of a frame; h is memory for one that is in pieces.
+// XXH3 takes a third of the time that CRC-32C takes.
+func (l *layout) sum(h *xxh3.Hasher, pieces ...[]byte) uint32 {
+	switch {
+	case l.crc:
+		sum := uint32(0)
+		for _, b := range pieces {
+			sum = crc32.Update(sum, castagnoli, b)
+		}
+		return sum
+	case len(pieces) == 1:
+		return uint32(xxh3.Hash(pieces[0]))
+	}
+	h.Reset()
+	for _, b := range pieces {
+		h.Write(b)
+	}
+	return uint32(h.Sum64())
+}
+
 func (l *layout) encode() []byte {
 	w := diskdb.Record(16 + 8*len(l.sums))
-	w.Octet(l.octet())
+	if l.crc {
+		w.Octet(l.octet())
+	} else {
+		w.Octet(l.octet() | codeXXH3)
+	}
 	w.Uint(uint64(l.size))
 	w.Uint(uint64(l.stored))
 	w.Uint(uint64(len(l.sums)))
@@ -89,7 +117,8 @@ func (s *Store) decodeLayout(v, key []byte) (*layout, error) {
 		return nil, err
 	}
 	o := r.Octet()
-	l := &layout{}
+	l := &layout{crc: o&codeXXH3 == 0}
+	o &^= codeXXH3
 	if l.coding, err = s.readCoding(o, key); err != nil {
 		return nil, err
 	}
@@ -99,6 +128,7 @@ func (s *Store) decodeLayout(v, key []byte) (*layout, error) {
 		r.Fail()
 		n = 0
 	}
+	l.sums = make([]uint32, 0, n)
 	end := int64(0)
 	for range n {
 		b := r.Take(4)
@@ -147,6 +177,7 @@ type frameFile struct {
 	start  int    // where in the frame plain begins
 	plain  []byte // to the frame's end
 	buf    []byte
+	hash   xxh3.Hasher
 }
 
 // readFile is a file that is only read.
@@ -185,15 +216,19 @@ func (f *frameFile) part(p []byte, i, at int) (int, error) {
 		return copy(p, f.plain[at-f.start:]), nil
 	}
 	from, _, plain := f.layout.frame(i)
+	if f.octet() == 0 && at == 0 && len(p) >= plain {
+		// As it is in the file, straight to its place.
+		return plain, f.read(from, i, p[:plain])
+	}
 	if f.octet() != 0 || at > 0 || len(p) < plain/2 {
 		if err := f.load(i); err != nil {
 			return 0, err
 		}
 		return copy(p, f.plain[at:]), nil
 	}
-	// As it is in the file, and most of it is wanted: that goes straight to
-	// its place. Who reads on begins with the rest.
-	k := min(len(p), plain)
+	// Most of it is wanted: that goes straight to its place, too. Who reads on
+	// begins with the rest.
+	k := len(p)
 	f.frame1 = 0
 	f.plain = append(f.plain[:0], make([]byte, plain-k)...)
 	if err := f.read(from, i, p[:k], f.plain); err != nil {
@@ -231,11 +266,7 @@ func (f *frameFile) load(i int) error {
 // read reads frame i from the file, piece by piece, and holds it against its
 // checksum.
 func (f *frameFile) read(from int64, i int, pieces ...[]byte) error {
-	sum := uint32(0)
 	for _, buf := range pieces {
-		if len(buf) == 0 {
-			continue
-		}
 		if n, err := f.f.ReadAt(buf, from); err != nil && n < len(buf) {
 			if errors.Is(err, io.EOF) {
 				err = fmt.Errorf("%w: the file ends early", diskdb.ErrDamaged)
@@ -243,9 +274,8 @@ func (f *frameFile) read(from int64, i int, pieces ...[]byte) error {
 			return unavailable(err)
 		}
 		from += int64(len(buf))
-		sum = crc32.Update(sum, castagnoli, buf)
 	}
-	if sum != f.sums[i] {
+	if f.sum(&f.hash, pieces...) != f.sums[i] {
 		return unavailable(fmt.Errorf("%w: checksum of a body", diskdb.ErrDamaged))
 	}
 	return nil

@@ -69,8 +69,8 @@ import (
 // # Bodies
 //
 // A body is cut into frames of 64 KiB; one in the database is one frame. The
-// record of a file has a CRC-32C of each frame, so that any part of it can be
-// read and what is damaged is noticed. Frames may be compressed, each for
+// record of a file has a checksum of each frame (XXH3, or CRC-32C in the first
+// stores), so that any part of it can be read and what is damaged is noticed. Frames may be compressed, each for
 // itself, and then sealed with the body's key (AES-256-GCM, the nonce is the
 // frame's number). An email that is sealed has a key of its own, which the
 // account's key wraps; under it are the body's key, the head and the Summary.
