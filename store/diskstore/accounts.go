@@ -365,13 +365,19 @@ func (a *account) readDir(b *mailbox) ([]chunkInfo, error) {
 	return dir, nil
 }
 
-// Quota implements store.Quoter.
-func (a *account) Quota(ctx context.Context) (q store.Quota, err error) {
-	err = a.look(ctx, func() error {
-		q = store.Quota{Used: a.used(), Limit: a.rec.quota}
-		return nil
-	})
-	return q, err
+// Quota implements store.Quoter. It is asked at each RCPT, and does not wait
+// for the deliveries under way to be durable.
+func (a *account) Quota(ctx context.Context) (store.Quota, error) {
+	if err := a.s.begin(ctx); err != nil {
+		return store.Quota{}, err
+	}
+	defer a.s.end()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.gone {
+		return store.Quota{}, store.ErrNotExist
+	}
+	return store.Quota{Used: a.used(), Limit: a.rec.quota}, nil
 }
 
 // look runs f with the lock held, and returns when what it saw is durable.
