@@ -304,3 +304,71 @@ func BenchmarkRead(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFetch reads on from message to message, with what each method of
+// reading gives along.
+func BenchmarkFetch(b *testing.B) {
+	s := benchStore(b, b.TempDir())
+	defer s.Close()
+	a := newAccount(b, s, "a")
+	const n, size = 1000, 4 << 10
+	d := make([]store.Draft, n)
+	for i := range d {
+		body := bytes.Repeat([]byte("0123456789abcdef"), size/16)
+		d[i] = store.Draft{Head: []byte("Delivered-To: x\r\n"), Body: bytes.NewReader(body), Summary: body[:600], MessageID: fmt.Sprint(i)}
+	}
+	if _, err := a.Append(ctx, store.Inbox, d, store.AppendOptions{}); err != nil {
+		b.Fatal(err)
+	}
+	s.db.Flush()
+	for _, c := range []struct {
+		name   string
+		fields store.Fields
+	}{{"dates", store.WithDates}, {"summaries", store.WithSummary}, {"bodies", store.WithBody}} {
+		b.Run(c.name, func(b *testing.B) {
+			buf := make([]byte, 64<<10)
+			b.ReportAllocs()
+			for b.Loop() {
+				for m, err := range a.Messages(ctx, store.Inbox, store.Query{Fields: c.fields}) {
+					if err == nil && c.fields == store.WithBody {
+						if k, _ := m.Body.ReadAt(buf, 0); int64(k) != m.Size {
+							b.Fatal(k)
+						}
+					}
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/message")
+		})
+	}
+}
+
+// BenchmarkChanges asks what left a mailbox, after 1,000 expunges.
+func BenchmarkChanges(b *testing.B) {
+	s := benchStore(b, b.TempDir())
+	defer s.Close()
+	a := newAccount(b, s, "a")
+	const n = 1000
+	d := make([]store.Draft, 2*n)
+	for i := range d {
+		d[i] = store.Draft{Body: bytes.NewReader([]byte("Subject: x\r\n\r\n"))}
+	}
+	r, err := a.Append(ctx, store.Inbox, d, store.AppendOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range n {
+		if _, err := a.Expunge(ctx, store.Inbox, store.UIDs(store.UID(2*i+1)), store.ExpungeOptions{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		c, err := a.Changes(ctx, store.Inbox, r.ModSeq)
+		if err != nil || c.Expunged.Count() != n {
+			b.Fatal(c, err)
+		}
+	}
+}

@@ -262,6 +262,11 @@ func (s *Store) readBody(l *lent, e *email) (in bool, err error) {
 		return false, unavailable(err)
 	}
 	defer done.Close()
+	return true, s.takeBody(l, e, v)
+}
+
+// takeBody reads an email's head and body, which has this record, into l.
+func (s *Store) takeBody(l *lent, e *email, v []byte) error {
 	size := min(e.bodySize, int64(s.o.BodyMemory)) // what a record says must not cost more
 	loan := borrow(len(e.head) + int(size))
 	mem := append(*loan, e.head...)
@@ -269,7 +274,7 @@ func (s *Store) readBody(l *lent, e *email) (in bool, err error) {
 	body, err := s.decodeBody(mem[n:], v, e.bodyKey, e.bodySize)
 	if err != nil {
 		giveBack(loan)
-		return false, damaged(err, "body of email %s", idOf('m', e.no))
+		return damaged(err, "body of email %s", idOf('m', e.no))
 	}
 	if end := n + len(body); end <= cap(mem) && len(body) > 0 && &mem[:end][n] == &body[0] {
 		mem = mem[:end] // it was made where it belongs
@@ -277,7 +282,7 @@ func (s *Store) readBody(l *lent, e *email) (in bool, err error) {
 		mem = append(mem, body...)
 	}
 	l.mem, l.loan = mem, loan
-	return true, nil
+	return nil
 }
 
 // openFile opens the file of an email's body.

@@ -1,7 +1,9 @@
 package diskstore
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"iter"
 	"slices"
 
@@ -293,17 +295,22 @@ func (l *loader) fill(ctx context.Context, p *pager, i, n int) error {
 		return err
 	}
 	defer s.end()
-	var it *pebble.Iterator
+	var summaries, emails, bodies finder
+	defer summaries.close()
+	defer emails.close()
+	defer bodies.close()
 	if l.fields&store.WithSummary != 0 {
-		var err error
-		prefix := key1(kSummary, l.a.no)
-		if it, err = s.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: upper(prefix)}); err != nil {
-			return unavailable(err)
+		if err := summaries.open(s.db, key1(kSummary, l.a.no)); err != nil {
+			return err
 		}
-		defer it.Close()
+	}
+	if l.fields&store.WithBody != 0 {
+		if err := errors.Join(emails.open(s.db, key1(kEmail, l.a.no)), bodies.open(s.db, []byte{kBlob})); err != nil {
+			return err
+		}
 	}
 	l.items = l.items[:0:cap(l.items)]
-	total, moved := 0, false
+	total := 0
 	for ; i < n && len(l.items) < loadRows && total < loadBytes; i++ {
 		no := uint64(0)
 		if p.c != nil {
@@ -312,43 +319,82 @@ func (l *loader) fill(ctx context.Context, p *pager, i, n int) error {
 			no = p.rows[i].email
 		}
 		var x loaded
-		if it != nil {
-			key := key2(kSummary, l.a.no, no)
-			// Emails mostly follow one another.
-			ok := moved && it.Next()
-			if !ok || string(it.Key()) != string(key) {
-				ok = it.SeekGE(key)
+		if summaries.it != nil {
+			v, err := summaries.find(key2(kSummary, l.a.no, no))
+			if err != nil {
+				return err
 			}
-			moved = ok
-			if ok && string(it.Key()) == string(key) {
-				v, err := it.ValueAndErr()
-				if err != nil {
-					return unavailable(err)
-				}
-				// A damaged one can be made anew from the message.
+			// A damaged one can be made anew from the message.
+			if v != nil {
 				if x.summary, err = l.a.openSummary(ctx, no, v); err != nil {
 					x.summary = nil
 				}
 				total += len(x.summary)
 			}
 		}
-		if l.fields&store.WithBody != 0 {
+		if emails.it != nil {
 			// What cannot ride along is opened, and the error shown then.
-			l.a.seeEmail(ctx, no, func(e *email) error {
-				if e.bodySize > int64(s.o.BodyMemory) {
-					return nil
-				}
-				body := new(lent)
-				if in, err := s.readBody(body, e); in && err == nil {
-					x.body = body
-					total += len(body.mem)
-				}
-				return nil
-			})
+			if x.body = l.a.ride(ctx, no, &emails, &bodies); x.body != nil {
+				total += len(x.body.mem)
+			}
 		}
 		l.items = append(l.items, x)
 	}
 	return nil
+}
+
+// ride returns a message if its body is in the database, nil otherwise.
+func (a *account) ride(ctx context.Context, no uint64, emails, bodies *finder) *lent {
+	v, err := emails.find(key2(kEmail, a.no, no))
+	if v == nil || err != nil {
+		return nil
+	}
+	e, size, err := decodeEmail(no, v)
+	if err != nil || e.bodySize > int64(a.s.o.BodyMemory) || a.s.unlock(ctx, a.name, e, size) != nil {
+		return nil
+	}
+	l := new(lent)
+	if e.blob == 0 {
+		l.mem = bytes.Clone(e.head)
+		return l
+	}
+	if v, err = bodies.find(key1(kBlob, e.blob)); v == nil || err != nil || a.s.takeBody(l, e, v) != nil {
+		return nil
+	}
+	return l
+}
+
+// finder looks keys up that mostly follow one another.
+type finder struct {
+	it *pebble.Iterator
+	on bool
+}
+
+func (f *finder) open(r pebble.Reader, prefix []byte) (err error) {
+	f.it, err = r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: upper(prefix)})
+	return unavailable(err)
+}
+
+func (f *finder) close() {
+	if f.it != nil {
+		f.it.Close()
+	}
+}
+
+// find returns the value of a key until the next call; nil = there is none.
+func (f *finder) find(key []byte) ([]byte, error) {
+	ok := f.on && f.it.Next()
+	if !ok || string(f.it.Key()) != string(key) {
+		ok = f.it.SeekGE(key)
+	}
+	if f.on = ok; !ok {
+		return nil, unavailable(f.it.Error())
+	}
+	if string(f.it.Key()) != string(key) {
+		return nil, nil
+	}
+	v, err := f.it.ValueAndErr()
+	return v, unavailable(err)
 }
 
 // Changes implements store.Account.
