@@ -21,9 +21,6 @@ type Writer struct{ B []byte }
 // Record begins a record; size is a hint in octets.
 func Record(size int) *Writer { return &Writer{append(make([]byte, 0, size+8), recordVersion)} }
 
-// RecordIn begins a record in the memory of buf.
-func RecordIn(buf []byte) *Writer { return &Writer{append(buf[:0], recordVersion)} }
-
 // Seal ends the record and returns it.
 func (w *Writer) Seal() []byte {
 	w.B = binary.BigEndian.AppendUint32(w.B, castagnoli(w.B))

@@ -3,6 +3,7 @@ package diskstore
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/zeebo/xxh3"
 
 	"github.com/postrider/postrider/internal/diskdb"
 	"github.com/postrider/postrider/store"
@@ -322,33 +324,58 @@ func (s *Store) readFile(no uint64) (readFile, error) {
 	return s.o.fs.Open(s.blobPath(no))
 }
 
-// encodeBody is the record of a body in the database.
+// The record of a body in the database: version, coding, frame, and the last 32
+// bits of XXH3 of them, big-endian. Those of the first stores, without
+// codeXXH3, end with CRC-32C as other records do.
+const (
+	bodyVersion = 1
+	bodyAt      = 2
+	bodyEnd     = 4
+)
+
+func beginBody(buf []byte, c coding) []byte { return append(buf[:0], bodyVersion, c.octet()|codeXXH3) }
+
+func endBody(b []byte) []byte { return binary.BigEndian.AppendUint32(b, uint32(xxh3.Hash(b))) }
+
+// encodeBody makes such a record.
 func encodeBody(c coding, body []byte) ([]byte, error) {
 	stored, err := c.seal(body, 0)
 	if err != nil {
 		return nil, err
 	}
-	w := diskdb.Record(len(stored) + 8)
-	w.Octet(c.octet())
-	w.B = append(w.B, stored...)
-	return w.Seal(), nil
+	b := beginBody(make([]byte, 0, bodyAt+len(stored)+bodyEnd), c)
+	return endBody(append(b, stored...)), nil
+}
+
+// unsealBody returns how a body is coded, and its frame.
+func unsealBody(v []byte) (o byte, frame []byte, err error) {
+	if len(v) < bodyAt+bodyEnd || v[1]&codeXXH3 == 0 {
+		r, err := diskdb.Unseal(v)
+		o := r.Octet()
+		return o, r.B, errors.Join(err, r.Err())
+	}
+	end := len(v) - bodyEnd
+	if v[0] != bodyVersion || uint32(xxh3.Hash(v[:end])) != binary.BigEndian.Uint32(v[end:]) {
+		return 0, nil, fmt.Errorf("%w: checksum of a body", diskdb.ErrDamaged)
+	}
+	return v[1] &^ codeXXH3, v[bodyAt:end], nil
 }
 
 // decodeBody reads a body of size octets; it lies in v, or in buf's capacity
 // if there is enough, or is new.
 func (s *Store) decodeBody(buf, v, key []byte, size int64) ([]byte, error) {
-	r, err := diskdb.Unseal(v)
+	o, frame, err := unsealBody(v)
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.readCoding(r.Octet(), key)
+	c, err := s.readCoding(o, key)
 	if err != nil {
 		return nil, err
 	}
-	if r.Err() != nil || size > 1<<31 {
+	if size > 1<<31 {
 		return nil, diskdb.ErrDamaged
 	}
-	return c.open(buf[:0], r.B, 0, int(size))
+	return c.open(buf[:0], frame, 0, int(size))
 }
 
 // prepared is a Draft ready to become a row.

@@ -26,7 +26,7 @@ type coding struct {
 const (
 	codeZstd   = 1 << 0
 	codeSealed = 1 << 1
-	codeXXH3   = 1 << 2 // of a file: what its checksums are
+	codeXXH3   = 1 << 2 // not of the coding: what the checksums are
 )
 
 func (c coding) octet() (o byte) {

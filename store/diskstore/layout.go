@@ -68,7 +68,8 @@ import (
 //
 // # Bodies
 //
-// A body is cut into frames of 64 KiB; one in the database is one frame. The
+// A body is cut into frames of 64 KiB; one in the database is one frame, with
+// XXH3 in place of a record's CRC-32C (CRC-32C, too, in the first stores). The
 // record of a file has a checksum of each frame (XXH3, or CRC-32C in the first
 // stores), so that any part of it can be read and what is damaged is noticed. Frames may be compressed, each for
 // itself, and then sealed with the body's key (AES-256-GCM, the nonce is the

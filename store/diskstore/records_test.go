@@ -109,6 +109,10 @@ func records() map[string]struct {
 			}
 			return encodeBody(coding{}, b)
 		}},
+		"first body": {firstBody(), func(v []byte) ([]byte, error) {
+			_, err := s.decodeBody(nil, v, nil, 4)
+			return firstBody(), err
+		}},
 		"summary": {encodeSummary(codeSealed, []byte("s")), func(v []byte) ([]byte, error) {
 			how, s, err := decodeSummary(v)
 			return encodeSummary(how, s), err
@@ -231,4 +235,12 @@ func FuzzNames(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// firstBody is the record of a body as the first stores had it.
+func firstBody() []byte {
+	w := diskdb.Record(10)
+	w.Octet(0)
+	w.B = append(w.B, "body"...)
+	return w.Seal()
 }

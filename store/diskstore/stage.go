@@ -158,13 +158,6 @@ func (b *staged) flush() error {
 	return err
 }
 
-// Of the record of a body that is stored as it is: what goes before it, and
-// behind.
-const (
-	bodyAt  = 2
-	bodyEnd = 4
-)
-
 // fits takes memory for n octets more, if there is some.
 func (b *staged) fits(n int) bool {
 	most := b.s.o.BodyMemory
@@ -185,13 +178,12 @@ func (b *staged) fits(n int) bool {
 		return false
 	}
 	b.memory += more
-	w := diskdb.RecordIn(*loan)
-	w.Octet(0)
+	mem := beginBody(*loan, coding{})
 	was := b.loan
 	if b.size > 0 {
-		w.B = append(w.B, b.mem[bodyAt:]...)
+		mem = append(mem, b.mem[bodyAt:]...)
 	}
-	b.mem, b.loan = w.B, loan
+	b.mem, b.loan = mem, loan
 	giveBack(was)
 	return true
 }
@@ -235,8 +227,7 @@ func (b *staged) seal() (err error) {
 		switch {
 		case b.record != nil || b.size == 0:
 		case b.frames.octet() == 0: // the record is there already, but for its end
-			w := diskdb.Writer{B: b.mem[:bodyAt+b.size]}
-			b.record = w.Seal()
+			b.record = endBody(b.mem[:bodyAt+b.size])
 		default:
 			b.record, err = encodeBody(b.frames.coding, b.inMemory())
 		}
