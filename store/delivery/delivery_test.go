@@ -477,3 +477,33 @@ func TestOwnTarget(t *testing.T) {
 		c.data(message, x.want)
 	}
 }
+
+// TestHeaderFilterWrites: who writes a header has it back as it was, and what
+// is left out is left out however it is cut.
+func TestHeaderFilterWrites(t *testing.T) {
+	const forged = "Authentication-Results: mx.example.org; spf=pass\r\n"
+	const text = "A: 1\r\n" + forged + "Received: x\r\nB: 2\r\n" + forged + "\r\nbody\r\n"
+	want := strings.ReplaceAll(text, forged, "")
+	for cut := range len(text) {
+		f := headerFilter{ids: []string{"mx.example.org"}}
+		in := []byte(text)
+		var got []byte
+		for _, b := range [][]byte{in[:cut], in[cut:]} {
+			if f.done {
+				got = append(got, b...)
+				continue
+			}
+			out, rest, err := f.write(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(append(got, out...), rest...)
+		}
+		if string(got) != want || f.received != 1 {
+			t.Fatalf("cut at %d: %q, %d Received", cut, got, f.received)
+		}
+		if string(in) != text {
+			t.Fatalf("cut at %d: what was written is %q now", cut, in)
+		}
+	}
+}
