@@ -47,9 +47,31 @@ func TestOpen(t *testing.T) {
 		t.Error(err)
 	}
 	d.Leave(1 << 50)
+	batch := func(v string) *pebble.Batch {
+		b := d.NewBatch()
+		b.Set([]byte("k"), []byte(v), nil)
+		return b
+	}
+	w, err := d.Commit(batch("synced"))
+	if err == nil {
+		err = w.Wait()
+	}
+	if v, gerr := d.Value([]byte("k")); err != nil || gerr != nil || string(v) != "synced" {
+		t.Errorf("%q, %v, %v", v, err, gerr)
+	}
+	b := batch("later")
+	if err := errors.Join(d.CommitLater(b), b.Close()); err != nil {
+		t.Error(err)
+	}
+	if v, err := d.Value([]byte("k")); err != nil || string(v) != "later" {
+		t.Errorf("%q, %v", v, err)
+	}
 	pebbleLog{d}.Fatalf("the disk is %s", "gone")
 	if err := d.Failure(); !errors.Is(err, ErrFailed) {
 		t.Errorf("Failure: %v", err)
+	}
+	if _, err := d.Commit(batch("lost")); !errors.Is(err, ErrFailed) {
+		t.Errorf("Commit on a disk that failed: %v", err)
 	}
 }
 

@@ -50,6 +50,7 @@ type DB struct {
 	lock   io.Closer
 	space  space
 	failed atomic.Pointer[error]
+	opened atomic.Bool // the database is there
 
 	memTable   uint64          // octets
 	closing    context.Context // of what goes on in the background
@@ -108,12 +109,16 @@ func (d *DB) open() error {
 		return err
 	}
 	d.measure()
+	if err := d.roomToOpen(); err != nil {
+		return err
+	}
 	if d.DB, err = pebble.Open(d.Path("db"), d.options()); err != nil {
 		return err
 	}
 	if err := d.migrate(migration, begun); err != nil {
 		return errors.Join(err, d.DB.Close())
 	}
+	d.opened.Store(true)
 	d.makeBallast()
 	return nil
 }

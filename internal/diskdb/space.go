@@ -15,8 +15,9 @@ import (
 // space watches the disk. The database can do nothing about a full one but
 // try again for ever or end the process, so it must never meet one:
 //
-//   - below minFree nothing is taken that is mail;
-//   - if others fill the disk, the ballast is given up for small changes;
+//   - below minFree no mail is taken, and what is left is for small changes and
+//     outcomes;
+//   - if others fill the disk, the ballast is given up for more of these;
 //   - below the floor these are refused as well, and so are the tables that
 //     the database writes in the background: the floor is for its log and its
 //     manifest, whose failure it does not survive.
@@ -236,7 +237,12 @@ func (t *table) Write(p []byte) (int, error) {
 }
 
 // belowFloor reports whether n octets more would take what is for the log.
+// While the database opens all may be used: it writes tables of its log, which
+// then goes.
 func (d *DB) belowFloor(n int64) bool {
+	if !d.opened.Load() {
+		return false
+	}
 	sp := &d.space
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
@@ -248,6 +254,42 @@ func (d *DB) belowFloor(n int64) bool {
 	}
 	sp.written += n
 	return false
+}
+
+// roomToOpen makes sure that the database can write what is in its logs to
+// tables: it would wait for that.
+func (d *DB) roomToOpen() error {
+	sp := &d.space
+	if sp.minFree == 0 {
+		return nil
+	}
+	list, err := d.c.FS.List(d.Path("db"))
+	if err != nil {
+		return nil // a new one
+	}
+	var need int64
+	for _, name := range list {
+		if !strings.HasSuffix(name, ".log") {
+			continue
+		}
+		if info, err := d.c.FS.Stat(d.Path("db", name)); err == nil {
+			need += info.Size()
+		}
+	}
+	need = min(need, int64(d.memTable)) + sp.floor/2
+	fits := func() (bool, error) {
+		u, err := d.c.FS.GetDiskUsage(d.c.Dir)
+		return err == nil && int64(u.AvailBytes) >= need, err
+	}
+	ok, err := fits()
+	if !ok && err == nil {
+		d.dropBallast()
+		ok, err = fits()
+	}
+	if !ok && err == nil {
+		err = fmt.Errorf("%w: to open it, %d octets must be free", ErrFull, need)
+	}
+	return err
 }
 
 // mayLog keeps what happens often from filling the log.
@@ -265,7 +307,7 @@ func (sp *space) mayLogLocked(now time.Time) bool {
 	return true
 }
 
-// makeBallast is called at Open.
+// makeBallast is called at Open. Without room for it no mail is taken.
 func (d *DB) makeBallast() {
 	sp := &d.space
 	sp.mu.Lock()

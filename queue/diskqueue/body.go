@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/postrider/postrider/internal/diskdb"
 	"github.com/postrider/postrider/queue"
 )
 
@@ -55,8 +56,8 @@ func (s *Storage) Stage(ctx context.Context, size int64) (queue.Staged, error) {
 		return nil, err
 	}
 	s.release(need)
-	if err := s.room(max(size, 0)); err != nil {
-		return nil, err
+	if err := s.db.Room(max(size, 0)); err != nil {
+		return nil, full(err)
 	}
 	b := &staged{s: s}
 	if size > int64(s.o.BodyMemory) {
@@ -106,8 +107,8 @@ func (b *staged) write(p []byte) (int, error) {
 	}
 	b.reserved += n
 	if b.unasked += n; b.unasked >= askEvery {
-		if err := b.s.room(b.unasked); err != nil {
-			return 0, err
+		if err := b.s.db.Room(b.unasked); err != nil {
+			return 0, full(err)
 		}
 		b.unasked = 0
 	}
@@ -123,7 +124,7 @@ func (b *staged) write(p []byte) (int, error) {
 	}
 	k, err := b.file.Write(p)
 	b.size += int64(k)
-	return k, b.s.diskError(err)
+	return k, full(err)
 }
 
 // fits takes memory for n octets more, if there is some.
@@ -148,13 +149,13 @@ func (b *staged) spill() error {
 	b.id = queue.NewID()
 	f, err := b.s.o.fs.Create(b.s.bodyPath(b.id), vfs.WriteCategoryUnspecified)
 	if err != nil {
-		return b.s.diskError(err)
+		return full(err)
 	}
 	// So that a large body does not wait for the disk at its end only.
 	b.file = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: 1 << 20})
 	if len(b.mem) > 0 {
 		if _, err := b.file.Write(b.mem); err != nil {
-			return b.s.diskError(err)
+			return full(err)
 		}
 	}
 	b.mem = nil
@@ -169,9 +170,9 @@ func (b *staged) seal() error {
 		return nil
 	}
 	if err := b.file.Sync(); err != nil {
-		return b.s.diskError(err)
+		return full(err)
 	}
-	return b.s.diskError(syncDir(b.s.o.fs, b.s.path("bodies")))
+	return full(diskdb.SyncDir(b.s.o.fs, b.s.db.Path("bodies")))
 }
 
 func (b *staged) ReadAt(p []byte, off int64) (int, error) {
@@ -217,14 +218,6 @@ func (b *staged) give(discard bool) {
 	b.reserved = 0
 }
 
-// diskError says queue.ErrFull where the disk is.
-func (s *Storage) diskError(err error) error {
-	if err != nil && isFull(err) {
-		return fmt.Errorf("%w: %w", queue.ErrFull, err)
-	}
-	return err
-}
-
 // blob is an open message.
 type blob struct {
 	s      *Storage
@@ -241,7 +234,7 @@ func (s *Storage) Open(ctx context.Context, m *queue.Message) (queue.Blob, error
 		return nil, err
 	}
 	defer s.end()
-	v, err := s.get(idKey(kMessage, m.ID))
+	v, err := s.db.Value(idKey(kMessage, m.ID))
 	if err != nil {
 		return nil, err
 	}
@@ -252,20 +245,20 @@ func (s *Storage) Open(ctx context.Context, m *queue.Message) (queue.Blob, error
 	if err != nil {
 		return nil, fmt.Errorf("message %v: %w", m.ID, err)
 	}
-	head, err := s.get(idKey(kContent, m.ID))
+	head, err := s.db.Value(idKey(kContent, m.ID))
 	if err != nil {
 		return nil, err
 	}
 	if head == nil { // finished between the two, or damaged
-		if v, err := s.get(idKey(kMessage, m.ID)); v == nil && err == nil {
+		if v, err := s.db.Value(idKey(kMessage, m.ID)); v == nil && err == nil {
 			return nil, queue.ErrNotFound
 		}
-		return nil, fmt.Errorf("%w: message %v has no content", errRecord, m.ID)
+		return nil, fmt.Errorf("%w: message %v has no content", ErrDamaged, m.ID)
 	}
 	b := &blob{s: s, head: head, id: stored.file, size: stored.Size}
 	if stored.file.IsZero() {
 		if int64(len(head)) != b.size {
-			return nil, fmt.Errorf("%w: message %v has %d octets of %d", errRecord, m.ID, len(head), b.size)
+			return nil, fmt.Errorf("%w: message %v has %d octets of %d", ErrDamaged, m.ID, len(head), b.size)
 		}
 		return b, nil
 	}
@@ -274,7 +267,7 @@ func (s *Storage) Open(ctx context.Context, m *queue.Message) (queue.Blob, error
 	s.mu.Unlock()
 	if b.file, err = s.o.fs.Open(s.bodyPath(b.id)); err != nil {
 		b.Close()
-		if v, gerr := s.get(idKey(kMessage, m.ID)); v == nil && gerr == nil {
+		if v, gerr := s.db.Value(idKey(kMessage, m.ID)); v == nil && gerr == nil {
 			return nil, queue.ErrNotFound
 		}
 		return nil, err

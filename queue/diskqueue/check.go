@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/postrider/postrider/internal/diskdb"
 	"github.com/postrider/postrider/queue"
 )
 
@@ -163,7 +163,7 @@ func (s *Storage) check(ctx context.Context, mend *pebble.Batch) (*checker, erro
 func (c *checker) entry(key, value []byte) {
 	e, err := decodeEntry(value)
 	if err == nil && string(key) != string(idKey(kEntry, e.ID)) {
-		err = fmt.Errorf("%w: it is of entry %v", errRecord, e.ID)
+		err = fmt.Errorf("%w: it is of entry %v", ErrDamaged, e.ID)
 	}
 	if err != nil {
 		c.problem("entry %x: %v", key[1:], err)
@@ -295,7 +295,7 @@ func (s *Storage) Backup(ctx context.Context, dir string) error {
 		return fmt.Errorf("diskqueue: backup: %s is there already", dir)
 	}
 	bodies := disk.PathJoin(dir, "bodies")
-	if err := makeDir(disk, bodies); err != nil {
+	if err := diskdb.MakeDir(disk, bodies); err != nil {
 		return err
 	}
 	s.keepFiles(1)
@@ -305,7 +305,7 @@ func (s *Storage) Backup(ctx context.Context, dir string) error {
 	}
 	// What is in the checkpoint is still there; what came later is an orphan
 	// that the copy's Open removes.
-	list, err := disk.List(s.path("bodies"))
+	list, err := disk.List(s.db.Path("bodies"))
 	if err != nil {
 		return err
 	}
@@ -313,18 +313,13 @@ func (s *Storage) Backup(ctx context.Context, dir string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		err := vfs.LinkOrCopy(disk, s.path("bodies", name), disk.PathJoin(bodies, name))
+		err := vfs.LinkOrCopy(disk, s.db.Path("bodies", name), disk.PathJoin(bodies, name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // one that was never stored
 			return fmt.Errorf("diskqueue: backup: %w", err)
 		}
 	}
-	if err := syncDir(disk, bodies); err != nil {
+	if err := diskdb.SyncDir(disk, bodies); err != nil {
 		return err
 	}
-	f, err := disk.Create(disk.PathJoin(dir, "FORMAT"), vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(f, formatLine)
-	return errors.Join(err, f.Sync(), f.Close(), syncDir(disk, dir))
+	return diskdb.WriteFile(disk, dir, "FORMAT", formatLine)
 }

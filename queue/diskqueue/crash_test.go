@@ -265,7 +265,7 @@ func nothingLeft(t *testing.T, s *Storage) {
 	for ok := it.First(); ok; ok = it.Next() {
 		t.Errorf("left behind: %.40q", it.Key())
 	}
-	files, err := s.o.fs.List(s.path("bodies"))
+	files, err := s.o.fs.List(s.db.Path("bodies"))
 	if err != nil || len(files) > 0 {
 		t.Errorf("left behind: %v %v", files, err)
 	}
@@ -335,7 +335,7 @@ func TestSetAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range [][]byte{idKey(kEntry, subs[1].Entries[0].ID), idKey(kMessage, subs[3].Message.ID)} {
-		v, err := s.get(key)
+		v, err := s.db.Value(key)
 		if err != nil {
 			t.Fatal(err)
 		}

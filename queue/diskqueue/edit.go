@@ -246,13 +246,13 @@ func (s *Storage) editLeased(h *hold, e queue.Edit) error {
 	edits := append(slices.Clip(h.edits), e)
 	b := s.db.NewBatch()
 	b.Set(idKey(kEdits, h.entry.ID), encodeEdits(edits), nil)
-	n := int64(b.Len())
-	if err := s.enterDisk(n); err != nil {
+	// Visible here, so that the outcome that makes the edits comes later in
+	// the log; the sync is awaited without the lock.
+	c, err := s.db.Commit(b)
+	if err != nil {
 		s.mu.Unlock()
-		b.Close()
-		return err
+		return full(err)
 	}
-	defer s.leaveDisk(n)
 	h.edits = edits
 	if o := h.owner; e.Revokes() {
 		if o.revoked == nil {
@@ -260,19 +260,8 @@ func (s *Storage) editLeased(h *hold, e queue.Edit) error {
 		}
 		o.revoked[h.entry.ID] = struct{}{}
 	}
-	// Applied here, so that the outcome that makes the edits comes later in
-	// the log; the sync is awaited without the lock.
-	err := s.db.ApplyNoSyncWait(b, pebble.Sync)
 	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	err = b.SyncWait()
-	b.Close()
-	if failed := s.failure(); failed != nil {
-		return failed
-	}
-	return err
+	return c.Wait()
 }
 
 // edit changes e, and reports whether it is dropped and what there is to tell.
@@ -320,7 +309,7 @@ func (s *Storage) loadEdits() error {
 		for _, key := range stale {
 			b.Delete(key, nil)
 		}
-		if err := s.commitLater(b); err != nil {
+		if err := s.db.CommitLater(b); err != nil {
 			return err
 		}
 	}

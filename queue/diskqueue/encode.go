@@ -1,135 +1,64 @@
 package diskqueue
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/postrider/postrider/internal/diskdb"
 	"github.com/postrider/postrider/queue"
 	"github.com/postrider/postrider/smtp"
 )
 
-var errRecord = errors.New("diskqueue: damaged record")
-
 // writer appends values to a record.
-type writer struct{ b []byte }
+type writer struct{ *diskdb.Writer }
 
-func record(size int) *writer { return &writer{append(make([]byte, 0, size), recordVersion)} }
+func record(size int) writer { return writer{diskdb.Record(size)} }
 
-func (w *writer) seal() []byte        { return seal(w.b) }
-func (w *writer) uint(v uint64)       { w.b = binary.AppendUvarint(w.b, v) }
-func (w *writer) int(v int64)         { w.b = binary.AppendVarint(w.b, v) }
-func (w *writer) octet(v byte)        { w.b = append(w.b, v) }
-func (w *writer) id(v queue.ID)       { w.b = append(w.b, v[:]...) }
-func (w *writer) time(v time.Time)    { w.int(int64(stampOf(v))) }
-func (w *writer) addr(a smtp.Address) { w.text(a.Local); w.text(a.Domain) }
+func (w writer) id(v queue.ID)       { w.B = append(w.B, v[:]...) }
+func (w writer) time(v time.Time)    { w.Int(int64(stampOf(v))) }
+func (w writer) addr(a smtp.Address) { w.Text(a.Local); w.Text(a.Domain) }
 
-func (w *writer) text(s string) {
-	w.uint(uint64(len(s)))
-	w.b = append(w.b, s...)
-}
-
-func (w *writer) bools(v ...bool) {
+func (w writer) bools(v ...bool) {
 	var o byte
 	for i, b := range v {
 		if b {
 			o |= 1 << i
 		}
 	}
-	w.octet(o)
+	w.Octet(o)
 }
 
 // reader takes values out of a record. Its first error stays.
-type reader struct {
-	b   []byte
-	err error
-}
+type reader struct{ diskdb.Reader }
 
-func (r *reader) fail() {
-	if r.err == nil {
-		r.err = fmt.Errorf("%w: it ends early, or has a value out of range", errRecord)
-	}
-	r.b = nil
-}
-
-// end reports what went wrong; a record has nothing behind its values.
-func (r *reader) end() error {
-	if r.err == nil && len(r.b) > 0 {
-		r.fail()
-	}
-	return r.err
-}
-
-func (r *reader) uint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.fail()
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) int() int64 {
-	v, n := binary.Varint(r.b)
-	if n <= 0 {
-		r.fail()
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) take(n uint64) []byte {
-	if n > uint64(len(r.b)) {
-		r.fail()
-		return nil
-	}
-	v := r.b[:n]
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) octet() byte {
-	if b := r.take(1); b != nil {
-		return b[0]
-	}
-	return 0
+// unseal returns the content of a record.
+func unseal(b []byte) (*reader, error) {
+	r, err := diskdb.Unseal(b)
+	return &reader{r}, err
 }
 
 func (r *reader) id() (v queue.ID) {
-	copy(v[:], r.take(uint64(idLen)))
+	copy(v[:], r.Take(uint64(idLen)))
 	return v
 }
 
-func (r *reader) text() string    { return string(r.take(r.uint())) }
-func (r *reader) time() time.Time { return stamp(r.int()).time() }
+func (r *reader) time() time.Time { return stamp(r.Int()).time() }
+
 func (r *reader) addr() smtp.Address {
-	return smtp.Address{Local: r.text(), Domain: r.text()}
+	return smtp.Address{Local: r.Text(), Domain: r.Text()}
 }
 
 func (r *reader) bools(v ...*bool) {
-	o := r.octet()
+	o := r.Octet()
 	if o>>len(v) != 0 {
-		r.fail()
+		r.Fail()
 	}
 	for i, b := range v {
 		*b = o&(1<<i) != 0
 	}
-}
-
-// count reads how many values follow, each of at least one octet: what a
-// record says must not cost more than it is long.
-func (r *reader) count() int {
-	n := r.uint()
-	if n > uint64(len(r.b)) {
-		r.fail()
-		return 0
-	}
-	return int(n)
 }
 
 // message is a queue.Message as it is kept.
@@ -143,10 +72,10 @@ type message struct {
 func encodeMessage(m *message) []byte {
 	w := record(128)
 	w.message(m.Message)
-	w.uint(uint64(m.entries))
-	w.uint(uint64(m.head))
+	w.Uint(uint64(m.entries))
+	w.Uint(uint64(m.head))
 	w.id(m.file)
-	return w.seal()
+	return w.Seal()
 }
 
 func decodeMessage(b []byte) (*message, error) {
@@ -155,41 +84,41 @@ func decodeMessage(b []byte) (*message, error) {
 		return nil, err
 	}
 	m := &message{Message: r.message()}
-	m.entries = int(r.uint())
-	m.head = int(r.uint())
+	m.entries = int(r.Uint())
+	m.head = int(r.Uint())
 	m.file = r.id()
 	if m.entries < 1 || m.head < 0 || int64(m.head) > m.Size {
-		r.fail()
+		r.Fail()
 	}
-	return m, r.end()
+	return m, r.End()
 }
 
-func (w *writer) message(m *queue.Message) {
+func (w writer) message(m *queue.Message) {
 	w.id(m.ID)
-	w.text(m.Tenant)
-	w.text(m.Campaign)
-	w.text(m.Key)
+	w.Text(m.Tenant)
+	w.Text(m.Campaign)
+	w.Text(m.Key)
 	w.time(m.Received)
-	w.uint(uint64(m.Size))
+	w.Uint(uint64(m.Size))
 	w.bools(m.EightBit)
-	w.uint(uint64(len(m.Meta)))
+	w.Uint(uint64(len(m.Meta)))
 	for k, v := range m.Meta {
-		w.text(k)
-		w.text(v)
+		w.Text(k)
+		w.Text(v)
 	}
 }
 
 func (r *reader) message() *queue.Message {
-	m := &queue.Message{ID: r.id(), Tenant: r.text(), Campaign: r.text(), Key: r.text(), Received: r.time(), Size: int64(r.uint())}
+	m := &queue.Message{ID: r.id(), Tenant: r.Text(), Campaign: r.Text(), Key: r.Text(), Received: r.time(), Size: int64(r.Uint())}
 	if m.Size < 0 {
-		r.fail()
+		r.Fail()
 	}
 	r.bools(&m.EightBit)
-	if n := r.count(); n > 0 {
+	if n := r.Count(); n > 0 {
 		m.Meta = make(map[string]string, n)
 		for range n {
-			k := r.text()
-			m.Meta[k] = r.text()
+			k := r.Text()
+			m.Meta[k] = r.Text()
 		}
 	}
 	return m
@@ -211,14 +140,14 @@ func encodeEntry(e *queue.Entry, token int64) []byte {
 	w.time(e.Since)
 	w.time(e.Due)
 	w.time(e.Alarm)
-	w.uint(uint64(e.Attempt))
-	w.uint(uint64(token))
+	w.Uint(uint64(e.Attempt))
+	w.Uint(uint64(token))
 	w.envelope(&e.Envelope)
-	w.uint(uint64(len(e.Last)))
+	w.Uint(uint64(len(e.Last)))
 	for i := range e.Last {
 		w.result(&e.Last[i])
 	}
-	return w.seal()
+	return w.Seal()
 }
 
 // decodeEntry leaves Entry.Message to the caller.
@@ -231,51 +160,51 @@ func decodeEntry(b []byte) (entryRecord, error) {
 	e.Lane = r.lane()
 	r.bools(&e.Held, &e.Suspended)
 	e.Since, e.Due, e.Alarm = r.time(), r.time(), r.time()
-	e.Attempt = int(r.uint())
-	e.token = int64(r.uint())
+	e.Attempt = int(r.Uint())
+	e.token = int64(r.Uint())
 	r.envelope(&e.Envelope)
-	if n := r.count(); n > 0 {
+	if n := r.Count(); n > 0 {
 		e.Last = make([]smtp.Result, n)
 		for i := range e.Last {
 			r.result(&e.Last[i])
 		}
 	}
-	if r.err == nil && len(e.Envelope.To) == 0 {
-		r.fail()
+	if r.Err() == nil && len(e.Envelope.To) == 0 {
+		r.Fail()
 	}
-	return e, r.end()
+	return e, r.End()
 }
 
-func (w *writer) lane(l queue.Lane) {
-	w.text(l.Dest)
-	w.text(l.Tenant)
-	w.octet(byte(l.Priority))
+func (w writer) lane(l queue.Lane) {
+	w.Text(l.Dest)
+	w.Text(l.Tenant)
+	w.Octet(byte(l.Priority))
 }
 
 func (r *reader) lane() queue.Lane {
-	return queue.Lane{Dest: r.text(), Tenant: r.text(), Priority: int8(r.octet())}
+	return queue.Lane{Dest: r.Text(), Tenant: r.Text(), Priority: int8(r.Octet())}
 }
 
-func (w *writer) envelope(e *smtp.Envelope) {
+func (w writer) envelope(e *smtp.Envelope) {
 	w.addr(e.From)
-	w.uint(uint64(e.Size))
-	w.text(string(e.Body))
+	w.Uint(uint64(e.Size))
+	w.Text(string(e.Body))
 	w.bools(e.UTF8, e.RequireTLS, e.TLSOptional, e.ByReturn, e.ByTrace)
-	w.text(e.Auth)
-	w.text(string(e.Return))
-	w.text(e.EnvelopeID)
+	w.Text(e.Auth)
+	w.Text(string(e.Return))
+	w.Text(e.EnvelopeID)
 	w.time(e.DeliverBy)
 	w.time(e.HoldUntil)
-	w.text(e.HoldRequest)
-	w.octet(byte(e.Priority))
-	w.text(e.Solicit)
-	w.uint(uint64(len(e.To)))
+	w.Text(e.HoldRequest)
+	w.Octet(byte(e.Priority))
+	w.Text(e.Solicit)
+	w.Uint(uint64(len(e.To)))
 	for i := range e.To {
 		to := &e.To[i]
 		w.addr(to.Address)
-		w.octet(byte(to.Notify))
-		w.text(to.OriginalType)
-		w.text(to.Original)
+		w.Octet(byte(to.Notify))
+		w.Text(to.OriginalType)
+		w.Text(to.Original)
 		w.time(to.ValidSince)
 		w.bools(to.RelayUnchecked)
 	}
@@ -283,40 +212,40 @@ func (w *writer) envelope(e *smtp.Envelope) {
 
 func (r *reader) envelope(e *smtp.Envelope) {
 	e.From = r.addr()
-	e.Size = int64(r.uint())
-	e.Body = smtp.BodyType(r.text())
+	e.Size = int64(r.Uint())
+	e.Body = smtp.BodyType(r.Text())
 	r.bools(&e.UTF8, &e.RequireTLS, &e.TLSOptional, &e.ByReturn, &e.ByTrace)
-	e.Auth = r.text()
-	e.Return = smtp.DSNReturn(r.text())
-	e.EnvelopeID = r.text()
+	e.Auth = r.Text()
+	e.Return = smtp.DSNReturn(r.Text())
+	e.EnvelopeID = r.Text()
 	e.DeliverBy, e.HoldUntil = r.time(), r.time()
-	e.HoldRequest = r.text()
-	e.Priority = int8(r.octet())
-	e.Solicit = r.text()
-	n := r.count()
+	e.HoldRequest = r.Text()
+	e.Priority = int8(r.Octet())
+	e.Solicit = r.Text()
+	n := r.Count()
 	e.To = make([]smtp.Recipient, 0, min(n, 1000))
 	for range n {
 		to := smtp.Recipient{Address: r.addr()}
-		to.Notify = smtp.Notify(r.octet())
-		to.OriginalType, to.Original = r.text(), r.text()
+		to.Notify = smtp.Notify(r.Octet())
+		to.OriginalType, to.Original = r.Text(), r.Text()
 		to.ValidSince = r.time()
 		r.bools(&to.RelayUnchecked)
-		if r.err != nil {
+		if r.Err() != nil {
 			return
 		}
 		e.To = append(e.To, to)
 	}
 }
 
-func (w *writer) code(c smtp.EnhancedCode) {
+func (w writer) code(c smtp.EnhancedCode) {
 	for _, n := range c {
-		w.uint(uint64(n))
+		w.Uint(uint64(n))
 	}
 }
 
 func (r *reader) code() (c smtp.EnhancedCode) {
 	for i := range c {
-		c[i] = uint16(r.uint())
+		c[i] = uint16(r.Uint())
 	}
 	return c
 }
@@ -328,59 +257,59 @@ const (
 	errOther
 )
 
-func (w *writer) error(err error) {
+func (w writer) error(err error) {
 	var e *smtp.Error
 	switch {
 	case err == nil:
-		w.octet(errNone)
+		w.Octet(errNone)
 	case errors.As(err, &e):
-		w.octet(errSMTP)
-		w.uint(uint64(e.Code))
+		w.Octet(errSMTP)
+		w.Uint(uint64(e.Code))
 		w.code(e.Enhanced)
-		w.text(e.Text)
-		w.octet(byte(e.Scope))
+		w.Text(e.Text)
+		w.Octet(byte(e.Scope))
 		w.bools(e.Unsure)
 		cause := ""
 		if e.Err != nil {
 			cause = e.Err.Error()
 		}
-		w.text(cause)
+		w.Text(cause)
 	default:
-		w.octet(errOther)
-		w.text(err.Error())
+		w.Octet(errOther)
+		w.Text(err.Error())
 	}
 }
 
 func (r *reader) error() error {
-	switch r.octet() {
+	switch r.Octet() {
 	case errNone:
 		return nil
 	case errSMTP:
-		e := &smtp.Error{Code: int(r.uint()), Enhanced: r.code(), Text: r.text(), Scope: smtp.Scope(r.octet())}
+		e := &smtp.Error{Code: int(r.Uint()), Enhanced: r.code(), Text: r.Text(), Scope: smtp.Scope(r.Octet())}
 		r.bools(&e.Unsure)
-		if cause := r.text(); cause != "" {
+		if cause := r.Text(); cause != "" {
 			e.Err = errors.New(cause)
 		}
 		return e
 	case errOther:
-		return errors.New(r.text())
+		return errors.New(r.Text())
 	}
-	r.fail()
+	r.Fail()
 	return nil
 }
 
-func (w *writer) result(v *smtp.Result) {
+func (w writer) result(v *smtp.Result) {
 	w.error(v.Err)
-	w.uint(uint64(v.Reply.Code))
+	w.Uint(uint64(v.Reply.Code))
 	w.code(v.Reply.Enhanced)
-	w.text(v.Reply.Text)
+	w.Text(v.Reply.Text)
 	w.bools(v.Hop != nil)
 	if h := v.Hop; h != nil {
-		w.text(h.Name)
+		w.Text(h.Name)
 		addr, _ := h.Addr.MarshalBinary() // never fails
-		w.text(string(addr))
-		w.uint(uint64(h.TLS))
-		w.text(h.Auth)
+		w.Text(string(addr))
+		w.Uint(uint64(h.TLS))
+		w.Text(h.Auth)
 		w.bools(h.DSN, h.DeliverBy)
 		w.error(h.TLSErr)
 		w.error(h.AuthErr)
@@ -389,17 +318,17 @@ func (w *writer) result(v *smtp.Result) {
 
 func (r *reader) result(v *smtp.Result) {
 	v.Err = r.error()
-	v.Reply = smtp.Reply{Code: int(r.uint()), Enhanced: r.code(), Text: r.text()}
+	v.Reply = smtp.Reply{Code: int(r.Uint()), Enhanced: r.code(), Text: r.Text()}
 	var hop bool
 	if r.bools(&hop); !hop {
 		return
 	}
-	h := &smtp.Hop{Name: r.text()}
+	h := &smtp.Hop{Name: r.Text()}
 	var addr netip.AddrPort
-	if addr.UnmarshalBinary([]byte(r.text())) != nil {
-		r.fail()
+	if addr.UnmarshalBinary([]byte(r.Text())) != nil {
+		r.Fail()
 	}
-	h.Addr, h.TLS, h.Auth = addr, uint16(r.uint()), r.text()
+	h.Addr, h.TLS, h.Auth = addr, uint16(r.Uint()), r.Text()
 	r.bools(&h.DSN, &h.DeliverBy)
 	h.TLSErr, h.AuthErr = r.error(), r.error()
 	v.Hop = h
@@ -409,7 +338,7 @@ func encodeKey(id queue.ID, expires time.Time) []byte {
 	w := record(32)
 	w.id(id)
 	w.time(expires)
-	return w.seal()
+	return w.Seal()
 }
 
 func decodeKey(b []byte) (id queue.ID, expires time.Time, err error) {
@@ -418,12 +347,12 @@ func decodeKey(b []byte) (id queue.ID, expires time.Time, err error) {
 		return id, expires, err
 	}
 	id, expires = r.id(), r.time()
-	return id, expires, r.end()
+	return id, expires, r.End()
 }
 
 func encodeEdits(edits []queue.Edit) []byte {
 	w := record(64)
-	w.uint(uint64(len(edits)))
+	w.Uint(uint64(len(edits)))
 	for _, e := range edits {
 		w.bools(e.Hold, e.Release, e.Resume, e.Drop, e.End != nil)
 		w.time(e.Due)
@@ -434,7 +363,7 @@ func encodeEdits(edits []queue.Edit) []byte {
 		w.addr(e.Old)
 		w.addr(e.New)
 	}
-	return w.seal()
+	return w.Seal()
 }
 
 func decodeEdits(b []byte) ([]queue.Edit, error) {
@@ -442,7 +371,7 @@ func decodeEdits(b []byte) ([]queue.Edit, error) {
 	if err != nil {
 		return nil, err
 	}
-	edits := make([]queue.Edit, r.count())
+	edits := make([]queue.Edit, r.Count())
 	for i := range edits {
 		e := &edits[i]
 		var end bool
@@ -450,28 +379,28 @@ func decodeEdits(b []byte) ([]queue.Edit, error) {
 		e.Due, e.Lane = r.time(), r.lane()
 		if end {
 			if e.End, end = r.error().(*smtp.Error); !end {
-				r.fail()
+				r.Fail()
 			}
 		}
 		e.Old, e.New = r.addr(), r.addr()
 	}
-	return edits, r.end()
+	return edits, r.End()
 }
 
 // A filter is a key, so equal ones have one encoding.
 func encodeFilter(f *queue.Filter) []byte {
 	w := record(64)
-	w.uint(uint64(len(f.IDs)))
+	w.Uint(uint64(len(f.IDs)))
 	for _, id := range f.IDs {
 		w.id(id)
 	}
-	w.text(f.Dest)
-	w.text(f.Tenant)
-	w.text(f.Campaign)
+	w.Text(f.Dest)
+	w.Text(f.Tenant)
+	w.Text(f.Campaign)
 	w.addr(f.From)
 	w.addr(f.To)
 	w.bools(f.Held)
-	return w.seal()
+	return w.Seal()
 }
 
 func decodeFilter(b []byte) (queue.Filter, error) {
@@ -480,22 +409,22 @@ func decodeFilter(b []byte) (queue.Filter, error) {
 	if err != nil {
 		return f, err
 	}
-	for range r.count() {
+	for range r.Count() {
 		f.IDs = append(f.IDs, r.id())
-		if r.err != nil {
+		if r.Err() != nil {
 			break
 		}
 	}
-	f.Dest, f.Tenant, f.Campaign = r.text(), r.text(), r.text()
+	f.Dest, f.Tenant, f.Campaign = r.Text(), r.Text(), r.Text()
 	f.From, f.To = r.addr(), r.addr()
 	r.bools(&f.Held)
-	return f, r.end()
+	return f, r.End()
 }
 
 func encodeEvent(e *queue.Event) []byte {
 	w := record(256)
 	w.id(e.ID)
-	w.octet(byte(e.Kind))
+	w.Octet(byte(e.Kind))
 	w.time(e.Time)
 	w.bools(e.Message != nil)
 	if e.Message != nil {
@@ -505,10 +434,10 @@ func encodeEvent(e *queue.Event) []byte {
 	w.lane(e.Lane)
 	w.addr(e.From)
 	w.addr(e.To)
-	w.uint(uint64(e.Attempt))
+	w.Uint(uint64(e.Attempt))
 	w.result(&e.Result)
 	w.time(e.Next)
-	return w.seal()
+	return w.Seal()
 }
 
 func decodeEvent(b []byte) (queue.Event, error) {
@@ -517,16 +446,16 @@ func decodeEvent(b []byte) (queue.Event, error) {
 	if err != nil {
 		return e, err
 	}
-	e.ID, e.Kind, e.Time = r.id(), queue.EventKind(r.octet()), r.time()
+	e.ID, e.Kind, e.Time = r.id(), queue.EventKind(r.Octet()), r.time()
 	var m bool
 	if r.bools(&m); m {
 		e.Message = r.message()
 	}
 	e.Entry, e.Lane, e.From, e.To = r.id(), r.lane(), r.addr(), r.addr()
-	e.Attempt = int(r.uint())
+	e.Attempt = int(r.Uint())
 	r.result(&e.Result)
 	e.Next = r.time()
-	return e, r.end()
+	return e, r.End()
 }
 
 // without returns to without the indexes in done, which must ascend.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postrider/postrider/internal/diskdb"
 	"github.com/postrider/postrider/queue"
 	"github.com/postrider/postrider/smtp"
 )
@@ -69,10 +70,10 @@ func TestDamage(t *testing.T) {
 	for i := range whole {
 		b := slices.Clone(whole)
 		b[i] ^= 0x41
-		if _, err := decodeEntry(b); !errors.Is(err, errRecord) {
+		if _, err := decodeEntry(b); !errors.Is(err, ErrDamaged) {
 			t.Fatalf("octet %d changed: %v", i, err)
 		}
-		if _, err := decodeEntry(whole[:i]); !errors.Is(err, errRecord) {
+		if _, err := decodeEntry(whole[:i]); !errors.Is(err, ErrDamaged) {
 			t.Fatalf("cut at %d: %v", i, err)
 		}
 	}
@@ -112,7 +113,9 @@ func FuzzDecode(f *testing.F) {
 		if len(b) > 4 {
 			b = b[:len(b)-4]
 		}
-		b = seal(append([]byte{recordVersion}, b...))
+		w := diskdb.Record(len(b))
+		w.B = append(w.B, b...)
+		b = w.Seal()
 		if e, err := decodeEntry(b); err == nil {
 			e.Message = &queue.Message{ID: e.message}
 			again, err := decodeEntry(encodeEntry(e.Entry, e.token))

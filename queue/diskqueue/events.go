@@ -112,7 +112,7 @@ func (s *Storage) AckEvents(ctx context.Context, ids ...queue.ID) error {
 	var acked []uint64
 	for _, id := range ids {
 		key := idKey(kEventID, id)
-		v, err := s.get(key)
+		v, err := s.db.Value(key)
 		if err != nil {
 			b.Close()
 			return err

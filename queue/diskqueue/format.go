@@ -2,8 +2,6 @@ package diskqueue
 
 import (
 	"encoding/binary"
-	"fmt"
-	"hash/crc32"
 	"math"
 	"strings"
 	"time"
@@ -41,8 +39,8 @@ import (
 //	b key                    set aside: a record that could not be read
 //
 // An entry that is leased stays in d and a: leases are in memory. One that is
-// held is in neither. A record is its version, its content and a CRC-32C of
-// both. A file is on the disk, with its name, before the commit that names it
+// held is in neither. Records are those of internal/diskdb: version, content,
+// CRC-32C of both. A file is on the disk, with its name, before the commit that names it
 // in f; it is removed after the commit that drops f. What lies in bodies
 // without an f is an orphan, which Open removes.
 const formatLine = "postrider diskqueue 1\n"
@@ -176,27 +174,4 @@ func keyName(tenant, key string) string {
 	b.WriteString(tenant)
 	b.WriteString(key)
 	return b.String()
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-const recordVersion = 1
-
-func seal(b []byte) []byte {
-	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-}
-
-// unseal returns the content of a record.
-func unseal(b []byte) (*reader, error) {
-	if len(b) < 5 {
-		return nil, fmt.Errorf("%w: %d octets", errRecord, len(b))
-	}
-	end := len(b) - 4
-	if crc32.Checksum(b[:end], castagnoli) != binary.BigEndian.Uint32(b[end:]) {
-		return nil, fmt.Errorf("%w: checksum", errRecord)
-	}
-	if b[0] != recordVersion {
-		return nil, fmt.Errorf("%w: version %d", errRecord, b[0])
-	}
-	return &reader{b: b[1:end]}, nil
 }

@@ -200,7 +200,7 @@ func (s *Storage) message(id queue.ID) (*message, error) {
 
 // isDamage tells what will not be better the next time from what may be.
 func isDamage(err error) bool {
-	return errors.Is(err, errRecord) || errors.Is(err, pebble.ErrNotFound) || pebble.IsCorruptionError(err)
+	return errors.Is(err, ErrDamaged) || errors.Is(err, pebble.ErrNotFound) || pebble.IsCorruptionError(err)
 }
 
 // damaged is a place whose entry cannot be read.
@@ -217,12 +217,12 @@ func (s *Storage) setAside(bad []damaged) {
 		b := s.db.NewBatch()
 		b.Delete(posKey(d.lane, d.p), nil)
 		key := idKey(kEntry, d.p.id)
-		if v, err := s.get(key); err == nil && v != nil {
+		if v, err := s.db.Value(key); err == nil && v != nil {
 			b.Set(append([]byte{kBad}, key...), v, nil)
 			b.Delete(key, nil)
 		}
 		// Not synced: after a crash it is found again.
-		err := s.commitLater(b)
+		err := s.db.CommitLater(b)
 		b.Close()
 		s.log().Error("diskqueue: set aside what cannot be read", "dir", s.dir, "entry", d.p.id, "err", d.err, "moved", err == nil)
 	}
@@ -405,7 +405,7 @@ func (s *Storage) change(b *pebble.Batch, old, next *queue.Entry, token int64) e
 	if !m.file.IsZero() {
 		s.dropFile(m.file)
 	} else {
-		s.space.freed.Add(m.Size)
+		s.db.Freed(m.Size)
 	}
 	s.release(m.cost())
 	return nil

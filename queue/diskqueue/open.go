@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
 	"math"
 	"sync"
@@ -13,9 +11,9 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/postrider/postrider/internal/diskdb"
 	"github.com/postrider/postrider/queue"
 )
 
@@ -23,15 +21,18 @@ import (
 var (
 	// ErrLocked: another process, or another Storage of this one, uses the
 	// directory.
-	ErrLocked = errors.New("diskqueue: directory is in use")
+	ErrLocked = diskdb.ErrLocked
 	// ErrFormat: the directory is of a format that this version does not
 	// know, or holds something else.
-	ErrFormat = errors.New("diskqueue: not a queue of a known format")
-	// ErrClosed: Close was called.
-	ErrClosed = errors.New("diskqueue: storage is closed")
+	ErrFormat = diskdb.ErrFormat
 	// ErrFailed: the disk failed in a way after which nothing can be promised
 	// until the directory is opened again. What was acknowledged is there.
-	ErrFailed = errors.New("diskqueue: storage failed")
+	ErrFailed = diskdb.ErrFailed
+	// ErrDamaged: a record or a body on the disk is not what was written. See
+	// Check.
+	ErrDamaged = diskdb.ErrDamaged
+	// ErrClosed: Close was called.
+	ErrClosed = errors.New("diskqueue: storage is closed")
 )
 
 // Options are settings of Open. The zero value has the defaults.
@@ -73,19 +74,9 @@ const (
 type Storage struct {
 	dir    string
 	o      Options
-	fs     vfs.FS // the database's; knows the ballast
-	db     *pebble.DB
-	lock   io.Closer
-	space  space
+	db     *diskdb.DB
 	memory atomic.Int64 // of staged bodies
-	flight flight
-	failed atomic.Pointer[error]
-
-	memTable   uint64          // octets
-	opened     atomic.Bool     // the database is there
-	closing    context.Context // of what goes on in the background
-	close      context.CancelFunc
-	background sync.WaitGroup
+	flight diskdb.Flight
 
 	use     sync.RWMutex // held for reading by each call
 	closed  bool         // under use
@@ -130,165 +121,26 @@ func Open(dir string, o *Options) (*Storage, error) {
 	if s.o.BodyMemory <= 0 {
 		s.o.BodyMemory = defaultBodyMemory
 	}
-	s.flight.max = inFlight
-	s.closing, s.close = context.WithCancel(context.Background())
+	s.flight.Max = inFlight
 	if err := s.open(); err != nil {
-		s.close()
 		if s.db != nil {
 			s.db.Close()
-		}
-		if s.lock != nil {
-			s.lock.Close()
 		}
 		return nil, fmt.Errorf("diskqueue: %s: %w", dir, err)
 	}
 	return s, nil
 }
 
-func (s *Storage) path(name ...string) string {
-	return s.o.fs.PathJoin(append([]string{s.dir}, name...)...)
-}
-
-func (s *Storage) open() error {
-	disk := s.o.fs
-	if err := makeDir(disk, s.dir); err != nil {
-		return err
-	}
-	lock, err := disk.Lock(s.path("LOCK"))
+func (s *Storage) open() (err error) {
+	s.db, err = diskdb.Open(diskdb.Config{Dir: s.dir, Name: "diskqueue", Format: formatLine, Dirs: []string{"bodies"},
+		FS: s.o.fs, MinFree: s.o.MinFree, Log: s.log()})
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrLocked, err)
+		return full(err)
 	}
-	s.lock = lock
-	if err := s.checkFormat(); err != nil {
-		return err
-	}
-	if err := disk.MkdirAll(s.path("bodies"), 0o700); err != nil {
-		return err
-	}
-	if err := syncDir(disk, s.dir); err != nil {
-		return err
-	}
-	s.memTable = s.measure()
-	s.fs = tables{vfs.OnDiskFull(disk, s.dropBallast), s}
-	if err := s.roomToOpen(); err != nil {
-		return err
-	}
-	if s.db, err = pebble.Open(s.path("db"), s.pebbleOptions()); err != nil {
-		return err
-	}
-	s.opened.Store(true)
-	s.makeBallast()
 	if err := s.load(); err != nil {
 		return err
 	}
 	return s.sweepFiles()
-}
-
-// When the database lets writes wait for its tables.
-const (
-	memTables = 4
-	stopL0    = 24
-)
-
-// pebbleOptions are part of the format where they say how it lies on the disk.
-func (s *Storage) pebbleOptions() *pebble.Options {
-	log := pebbleLog{s}
-	o := &pebble.Options{
-		FS:                          s.fs,
-		FormatMajorVersion:          pebble.FormatValueSeparation,
-		MemTableSize:                s.memTable,
-		MemTableStopWritesThreshold: memTables,
-		L0StopWritesThreshold:       stopL0,
-		L0CompactionThreshold:       4,
-		CacheSize:                   32 << 20,
-		Logger:                      log,
-		EventListener:               &pebble.EventListener{BackgroundError: log.background},
-	}
-	for i := range o.Levels {
-		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
-	}
-	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
-		return pebble.ValueSeparationPolicy{Enabled: true, MinimumSize: 1 << 10, MaxBlobReferenceDepth: 10,
-			RewriteMinimumAge: time.Minute, TargetGarbageRatio: 0.3}
-	}
-	return o
-}
-
-// checkFormat reads FORMAT, or writes it where nothing is yet.
-func (s *Storage) checkFormat() error {
-	disk, name := s.o.fs, s.path("FORMAT")
-	f, err := disk.Open(name)
-	switch {
-	case err == nil:
-		defer f.Close()
-		text, err := io.ReadAll(io.LimitReader(f, 100))
-		if err != nil {
-			return err
-		}
-		if string(text) != formatLine {
-			return fmt.Errorf("%w: FORMAT says %q, want %q", ErrFormat, text, formatLine)
-		}
-		return nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	list, err := disk.List(s.dir)
-	if err != nil {
-		return err
-	}
-	for _, n := range list {
-		if n != "LOCK" && n != "FORMAT.new" && n != "lost+found" {
-			return fmt.Errorf("%w: there is %s and no FORMAT", ErrFormat, n)
-		}
-	}
-	if f, err = disk.Create(s.path("FORMAT.new"), vfs.WriteCategoryUnspecified); err != nil {
-		return err
-	}
-	_, err = io.WriteString(f, formatLine)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := disk.Rename(s.path("FORMAT.new"), name); err != nil {
-		return err
-	}
-	return syncDir(disk, s.dir)
-}
-
-// makeDir makes a directory that is there after a crash: its name, and those
-// of the ones above that had to be made, are synced into what holds them.
-func makeDir(disk vfs.FS, dir string) error {
-	var made []string
-	for d := dir; ; {
-		if _, err := disk.Stat(d); err == nil {
-			break
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		made = append(made, d)
-		up := disk.PathDir(d)
-		if up == d {
-			break
-		}
-		d = up
-	}
-	if err := disk.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	for _, d := range made {
-		if err := syncDir(disk, disk.PathDir(d)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func syncDir(disk vfs.FS, dir string) error {
-	d, err := disk.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // load makes the index, one step per lane, and takes in what else is known.
@@ -383,21 +235,14 @@ func (s *Storage) begin(ctx context.Context) error {
 		s.use.RUnlock()
 		return ErrClosed
 	}
-	if err := s.failure(); err != nil {
+	if err := s.db.Failure(); err != nil {
 		s.use.RUnlock()
-		return err
+		return fmt.Errorf("diskqueue: %w", err)
 	}
 	return nil
 }
 
 func (s *Storage) end() { s.use.RUnlock() }
-
-func (s *Storage) failure() error {
-	if err := s.failed.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
 
 // Close waits for the calls under way and ends. Blobs that are open stay
 // readable.
@@ -411,52 +256,29 @@ func (s *Storage) Close() error {
 	s.mu.Lock()
 	s.wakeUp()
 	s.mu.Unlock()
-	s.close()
-	s.background.Wait()
-	err := s.db.Close()
-	return errors.Join(err, s.lock.Close())
+	return s.db.Close()
 }
 
 // commit writes b and returns when it is durable. applied, if not nil, is
 // called when b is visible, before the sync, or will not be. queue.ErrFull:
 // not even an outcome fits.
 func (s *Storage) commit(b *pebble.Batch, applied func()) error {
-	n := int64(b.Len())
-	if err := s.enterDisk(n); err != nil {
-		if applied != nil {
-			applied()
-		}
-		b.Close()
-		return err
-	}
-	defer s.leaveDisk(n)
-	err := s.db.ApplyNoSyncWait(b, pebble.Sync)
+	c, err := s.db.Commit(b)
 	if applied != nil {
 		applied()
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = c.Wait()
 	}
-	err = b.SyncWait()
-	b.Close()
-	if failed := s.failure(); failed != nil {
-		return failed
-	}
-	return err
+	return full(err)
 }
 
-// commitLater writes what need not survive a crash. On a full disk it waits
-// for another time.
-func (s *Storage) commitLater(b *pebble.Batch) error {
-	n := int64(b.Len())
-	if err := s.enterDisk(n); err != nil {
-		if errors.Is(err, queue.ErrFull) {
-			return nil
-		}
-		return err
+// full says queue.ErrFull where the disk is.
+func full(err error) error {
+	if err = diskdb.DiskError(err); errors.Is(err, diskdb.ErrFull) {
+		return fmt.Errorf("%w: %w", queue.ErrFull, err)
 	}
-	defer s.leaveDisk(n)
-	return b.Commit(pebble.NoSync)
+	return err
 }
 
 func (s *Storage) now() time.Time {
@@ -471,42 +293,4 @@ func (s *Storage) log() *slog.Logger {
 		return s.o.Log
 	}
 	return slog.Default()
-}
-
-// get reads a key; the value is the caller's. A nil value: there is none.
-func (s *Storage) get(key []byte) ([]byte, error) {
-	v, c, err := s.db.Get(key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	return append(make([]byte, 0, len(v)), v...), nil
-}
-
-// pebbleLog takes what the database says.
-type pebbleLog struct{ s *Storage }
-
-func (l pebbleLog) Infof(string, ...any) {}
-
-func (l pebbleLog) Errorf(format string, args ...any) {
-	l.s.log().Error("diskqueue: database", "dir", l.s.dir, "text", fmt.Sprintf(format, args...))
-}
-
-// Fatalf is called where the database would end the process. We fail instead:
-// each call gives the error from now on.
-func (l pebbleLog) Fatalf(format string, args ...any) {
-	err := fmt.Errorf("%w: %s", ErrFailed, fmt.Sprintf(format, args...))
-	if l.s.failed.CompareAndSwap(nil, &err) {
-		l.s.log().Error("diskqueue: nothing is written any more", "dir", l.s.dir, "err", err)
-	}
-}
-
-// background hears of failures that the database tries again.
-func (l pebbleLog) background(err error) {
-	if l.s.space.mayLog(time.Now()) {
-		l.s.log().Error("diskqueue: database, tried again", "dir", l.s.dir, "err", err)
-	}
 }

@@ -181,7 +181,7 @@ func (p *putting) choose() error {
 			name := keyName(m.Tenant, m.Key)
 			id, ok := keys[name]
 			if !ok {
-				v, err := s.get(append([]byte{kKey}, name...))
+				v, err := s.db.Value(append([]byte{kKey}, name...))
 				if err != nil {
 					return err
 				}
@@ -251,12 +251,12 @@ func (p *putting) makeReady(ctx context.Context) error {
 	}
 	if !p.force {
 		// In the log, and in its place later.
-		if err := s.room(2 * disk); err != nil {
-			return err
+		if err := s.db.Room(2 * disk); err != nil {
+			return full(err)
 		}
 		n := p.flight
 		p.flight = 0
-		if err := s.flight.enter(ctx, n); err != nil {
+		if err := s.flight.Enter(ctx, n); err != nil {
 			return err
 		}
 		p.flight = n
@@ -290,7 +290,7 @@ func (f *fresh) copyBody(force bool) error {
 	if err == nil && n != size {
 		err = io.ErrUnexpectedEOF
 	}
-	return f.body.s.diskError(err)
+	return full(err)
 }
 
 func (p *putting) batchSize() int {
@@ -368,7 +368,7 @@ func (f *fresh) build(b *pebble.Batch, s *Storage) error {
 func (p *putting) finish(err error) {
 	s := p.s
 	if p.flight > 0 {
-		s.flight.leave(p.flight)
+		s.flight.Leave(p.flight)
 	}
 	for _, sub := range p.subs {
 		if b, ours := sub.Body.(*staged); err == nil && ours && b.s == s && !p.isFresh(sub) {
@@ -490,7 +490,7 @@ func (s *Storage) forgetKeys(now time.Time) error {
 		if name := it.Key(); len(name) >= 9 {
 			key := append([]byte{kKey}, name[9:]...)
 			// One that was given anew has a later expiry.
-			if v, err := s.get(key); err == nil {
+			if v, err := s.db.Value(key); err == nil {
 				if _, expires, err := decodeKey(v); err != nil || !expires.After(now) {
 					b.Delete(key, nil)
 				}
@@ -501,5 +501,5 @@ func (s *Storage) forgetKeys(now time.Time) error {
 	if err := it.Close(); err != nil {
 		return err
 	}
-	return s.commitLater(b)
+	return s.db.CommitLater(b)
 }

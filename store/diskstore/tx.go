@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/postrider/postrider/internal/diskdb"
 	"github.com/postrider/postrider/store"
 )
 
@@ -29,7 +30,7 @@ type tx struct {
 	fresh  map[uint64]*email
 	leads  map[[hashBytes]byte]thread
 	stored []*staged // bodies that the batch writes
-	size   int64     // of the batch, when it is applied
+	commit diskdb.Commit
 }
 
 // boxTx is a mailbox that is being changed.
@@ -153,20 +154,10 @@ func (t *tx) apply() (*landing, error) {
 		b.Set(key1(kAccount, a.no), t.rec.encode(), nil)
 	}
 	covered := a.s.nums.cover(b)
-	size := int64(b.Len())
-	if err := a.s.db.Enter(size); err != nil {
-		b.Close()
+	var err error
+	if t.commit, err = a.s.db.Commit(b); err != nil {
 		return nil, full(err)
 	}
-	err := a.s.db.ApplyNoSyncWait(b, pebble.Sync)
-	if err == nil {
-		err = a.s.db.Failure()
-	}
-	if err != nil {
-		a.s.db.Leave(size)
-		return nil, unavailable(err)
-	}
-	t.size = size
 	covered()
 	for _, st := range t.stored {
 		st.stored.Store(true)
@@ -236,13 +227,7 @@ func (t *tx) land(l *landing) error {
 	if t.empty() {
 		return l.wait() // what it saw
 	}
-	err := t.b.SyncWait()
-	t.b.Close()
-	t.a.s.db.Leave(t.size)
-	if failed := t.a.s.db.Failure(); failed != nil {
-		err = failed
-	}
-	l.err = unavailable(err)
+	l.err = unavailable(t.commit.Wait())
 	close(l.done)
 	if l.err == nil && !t.silent {
 		t.a.notify()

@@ -1,5 +1,0 @@
-//go:build !unix
-
-package diskqueue
-
-func isFull(error) bool { return false }
