@@ -212,8 +212,19 @@ func (t tables) Unwrap() vfs.FS { return t.FS }
 
 func (t tables) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := t.FS.Create(name, c)
+	if err == nil && isLog(name) {
+		return t.log(name, f, c)
+	}
 	if err == nil && (strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")) {
 		return &table{File: f, d: t.d}, nil
+	}
+	return f, err
+}
+
+func (t tables) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := t.FS.ReuseForWrite(oldname, newname, c)
+	if err == nil && isLog(newname) {
+		return t.log(newname, f, c)
 	}
 	return f, err
 }
@@ -256,6 +267,21 @@ func (d *DB) belowFloor(n int64) bool {
 	return false
 }
 
+// spare reports whether n octets more can be taken for nothing but speed.
+func (d *DB) spare(n int64) bool {
+	sp := &d.space
+	if sp.minFree == 0 {
+		return true
+	}
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if sp.gone || d.askLocked(n, time.Now()) != nil || sp.free-sp.written-n < sp.minFree {
+		return false
+	}
+	sp.written += n
+	return true
+}
+
 // roomToOpen makes sure that the database can write what is in its logs to
 // tables: it would wait for that.
 func (d *DB) roomToOpen() error {
@@ -269,7 +295,7 @@ func (d *DB) roomToOpen() error {
 	}
 	var need int64
 	for _, name := range list {
-		if !strings.HasSuffix(name, ".log") {
+		if !isLog(name) {
 			continue
 		}
 		if info, err := d.c.FS.Stat(d.Path("db", name)); err == nil {
