@@ -3,11 +3,15 @@ package diskqueue
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"io/fs"
 	"sync/atomic"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/postrider/postrider/internal/diskdb"
@@ -74,6 +78,7 @@ type staged struct {
 	memory   int64 // of s.memory
 	file     vfs.File
 	id       queue.ID // of the file
+	sums     sums     // of the file
 	size     int64
 	reserved int64
 	unasked  int64 // octets for which the disk was not asked
@@ -122,6 +127,11 @@ func (b *staged) write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	return b.writeFile(p)
+}
+
+func (b *staged) writeFile(p []byte) (int, error) {
+	b.sums.add(p) // before: a file may change what it is given
 	k, err := b.file.Write(p)
 	b.size += int64(k)
 	return k, full(err)
@@ -154,8 +164,9 @@ func (b *staged) spill() error {
 	// So that a large body does not wait for the disk at its end only.
 	b.file = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: 1 << 20})
 	if len(b.mem) > 0 {
-		if _, err := b.file.Write(b.mem); err != nil {
-			return full(err)
+		b.size = 0
+		if _, err := b.writeFile(b.mem); err != nil {
+			return err
 		}
 	}
 	b.mem = nil
@@ -222,7 +233,7 @@ func (b *staged) give(discard bool) {
 type blob struct {
 	s      *Storage
 	head   []byte // and all of the body if there is no file
-	file   vfs.File
+	file   *bodyFile
 	id     queue.ID
 	size   int64
 	closed atomic.Bool
@@ -245,34 +256,63 @@ func (s *Storage) Open(ctx context.Context, m *queue.Message) (queue.Blob, error
 	if err != nil {
 		return nil, fmt.Errorf("message %v: %w", m.ID, err)
 	}
-	head, err := s.db.Value(idKey(kContent, m.ID))
-	if err != nil {
-		return nil, err
+	b := &blob{s: s, id: stored.file, size: stored.Size}
+	if !stored.file.IsZero() {
+		s.mu.Lock()
+		s.openedFile(b.id)
+		s.mu.Unlock()
 	}
-	if head == nil { // finished between the two, or damaged
-		if v, err := s.db.Value(idKey(kMessage, m.ID)); v == nil && err == nil {
-			return nil, queue.ErrNotFound
-		}
-		return nil, fmt.Errorf("%w: message %v has no content", ErrDamaged, m.ID)
-	}
-	b := &blob{s: s, head: head, id: stored.file, size: stored.Size}
-	if stored.file.IsZero() {
-		if int64(len(head)) != b.size {
-			return nil, fmt.Errorf("%w: message %v has %d octets of %d", ErrDamaged, m.ID, len(head), b.size)
-		}
-		return b, nil
-	}
-	s.mu.Lock()
-	s.openedFile(b.id)
-	s.mu.Unlock()
-	if b.file, err = s.o.fs.Open(s.bodyPath(b.id)); err != nil {
+	if b.head, b.file, err = s.openContent(s.db, stored); err != nil {
 		b.Close()
+		// Finished between the two, or damaged.
 		if v, gerr := s.db.Value(idKey(kMessage, m.ID)); v == nil && gerr == nil {
 			return nil, queue.ErrNotFound
 		}
-		return nil, err
+		return nil, fmt.Errorf("message %v: %w", m.ID, err)
 	}
 	return b, nil
+}
+
+// openContent reads what a message has in the database, and opens its file.
+func (s *Storage) openContent(r pebble.Reader, m *message) (head []byte, file *bodyFile, err error) {
+	head, err = diskdb.Get(r, idKey(kContent, m.ID))
+	if err != nil {
+		return nil, nil, err
+	}
+	n := len(head) - crc32.Size
+	if n < 0 {
+		return nil, nil, fmt.Errorf("%w: there is no content", ErrDamaged)
+	}
+	sum := binary.BigEndian.Uint32(head[n:])
+	if head = head[:n]; crc32.Checksum(head, castagnoli) != sum {
+		return nil, nil, fmt.Errorf("%w: checksum of the content", ErrDamaged)
+	}
+	want := m.Size
+	if !m.file.IsZero() {
+		want = int64(m.head)
+	}
+	if int64(n) != want {
+		return nil, nil, fmt.Errorf("%w: the content has %d octets of %d", ErrDamaged, n, want)
+	}
+	if m.file.IsZero() {
+		return head, nil, nil
+	}
+	v, err := diskdb.Get(r, idKey(kFile, m.file))
+	if err != nil {
+		return nil, nil, err
+	}
+	_, sums, err := decodeFile(v)
+	if err != nil {
+		return nil, nil, fmt.Errorf("file %v: %w", m.file, err)
+	}
+	f, err := s.o.fs.Open(s.bodyPath(m.file))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return head, &bodyFile{f: f, size: m.Size - want, sums: sums}, nil
 }
 
 func (b *blob) Size() int64 { return b.size }
@@ -307,7 +347,7 @@ func (b *blob) Close() error {
 	}
 	var err error
 	if b.file != nil {
-		err = b.file.Close()
+		err = b.file.f.Close()
 	}
 	b.s.mu.Lock()
 	remove := b.s.closedFile(b.id)

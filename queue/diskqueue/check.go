@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/postrider/postrider/internal/diskdb"
 	"github.com/postrider/postrider/queue"
+	"github.com/postrider/postrider/smtp"
 )
 
 // Report is what Check found, or Repair mended.
@@ -39,8 +41,10 @@ func (s *Storage) Check(ctx context.Context) (Report, error) {
 }
 
 // Repair mends what Check finds: places are made anew from the entries,
-// entries that have no message and records that cannot be read are set aside,
-// and messages without entries go. The queue must not run meanwhile.
+// and entries without messages, messages without entries and records that
+// cannot be read are set aside. Entries whose message cannot be read are
+// ended: when the queue runs, their senders are told. It must not run
+// meanwhile.
 func (s *Storage) Repair(ctx context.Context) (Report, error) {
 	if err := s.begin(ctx); err != nil {
 		return Report{}, err
@@ -73,12 +77,20 @@ func (s *Storage) Repair(ctx context.Context) (Report, error) {
 	return c.Report, it.Error()
 }
 
+// errUnreadable is what the sender of a message hears that is damaged here.
+func errUnreadable() *smtp.Error {
+	return &smtp.Error{Code: 554, Enhanced: smtp.EnhancedCode{5, 3, 0}, Text: "The message was damaged where it was kept"}
+}
+
 // checker reads one state of the database.
 type checker struct {
 	Report
 	s    *Storage
 	at   *pebble.Snapshot
 	mend *pebble.Batch // nil = only look
+
+	unread map[queue.ID]bool // messages that cannot be read
+	used   map[queue.ID]bool // messages with entries
 }
 
 func (c *checker) problem(format string, args ...any) {
@@ -141,7 +153,7 @@ func (c *checker) each(ctx context.Context, kind byte, f func(key, value []byte)
 }
 
 func (s *Storage) check(ctx context.Context, mend *pebble.Batch) (*checker, error) {
-	c := &checker{s: s, mend: mend}
+	c := &checker{s: s, mend: mend, unread: make(map[queue.ID]bool), used: make(map[queue.ID]bool)}
 	s.keepFiles(1) // what the snapshot names stays
 	defer s.keepFiles(-1)
 	c.at = s.db.NewSnapshot()
@@ -150,8 +162,8 @@ func (s *Storage) check(ctx context.Context, mend *pebble.Batch) (*checker, erro
 		kind byte
 		f    func(key, value []byte)
 	}{
-		{kEntry, c.entry}, {kMessage, c.message}, {kContent, c.content}, {kOf, c.of},
-		{kDue, c.place}, {kAlarm, c.place}, {kFile, c.file}, {kBad, func(_, _ []byte) { c.SetAside++ }},
+		{kMessage, c.message}, {kEntry, c.entry}, {kContent, c.content}, {kOf, c.of},
+		{kDue, c.place}, {kAlarm, c.place}, {kFile, c.file}, {kMessage, c.unused}, {kBad, func(_, _ []byte) { c.SetAside++ }},
 	} {
 		if err := c.each(ctx, k.kind, k.f); err != nil {
 			return c, err
@@ -176,6 +188,15 @@ func (c *checker) entry(key, value []byte) {
 		return
 	}
 	c.Entries++
+	c.used[e.message] = true
+	if c.mend != nil && c.unread[e.message] {
+		e.Message = &queue.Message{ID: e.message}
+		next := *e.Entry
+		(&queue.Edit{End: errUnreadable()}).Apply(&next, c.s.now())
+		unplace(c.mend, e.Entry)
+		writeEntry(c.mend, &next, e.token)
+		return
+	}
 	for _, place := range places(e.Entry) {
 		if !c.has(place) {
 			c.problem("entry %v is not where it would be found", e.ID)
@@ -206,29 +227,44 @@ func (c *checker) message(key, value []byte) {
 		return
 	}
 	c.Messages++
-	have := int64(len(c.get(idKey(kContent, m.ID))))
-	want := m.Size
-	if !m.file.IsZero() {
-		want = int64(m.head)
-		info, err := c.s.o.fs.Stat(c.s.bodyPath(m.file))
-		if err != nil {
-			c.problem("message %v: its body: %v", m.ID, err)
-		} else if info.Size() != m.Size-want {
-			c.problem("message %v: its body has %d octets, want %d", m.ID, info.Size(), m.Size-want)
-		}
-	}
-	if have != want {
-		c.problem("message %v: its content has %d octets, want %d", m.ID, have, want)
+	if err := c.body(m); err != nil {
+		c.problem("message %v: %v", m.ID, err)
+		c.unread[m.ID] = true
 	}
 }
 
+// body reads all of a message.
+func (c *checker) body(m *message) error {
+	_, file, err := c.s.openContent(c.at, m)
+	if file == nil || err != nil {
+		return err
+	}
+	defer file.f.Close()
+	_, err = io.Copy(io.Discard, io.NewSectionReader(file, 0, file.size))
+	return err
+}
+
+// unused looks at a message again when all entries are known.
+func (c *checker) unused(key, value []byte) {
+	m, err := decodeMessage(value)
+	if err == nil && !c.used[m.ID] {
+		c.problem("message %v has no entry", m.ID)
+		c.Messages--
+		c.setAside(key, value)
+	}
+}
+
+// isThere reports whether a message is there, or set aside.
+func (c *checker) isThere(id []byte) bool {
+	key := append([]byte{kBad, kMessage}, id...)
+	return c.has(key[1:]) || c.has(key)
+}
+
 func (c *checker) content(key, _ []byte) {
-	if !c.has(append([]byte{kMessage}, key[1:]...)) {
+	// Kept if its message was set aside: somebody may want to read it.
+	if !c.isThere(key[1:]) {
 		c.problem("content %x has no message", key[1:])
-		// Kept if its message was set aside: somebody may want to read it.
-		if !c.has(append([]byte{kBad, kMessage}, key[1:]...)) {
-			c.drop(key)
-		}
+		c.drop(key)
 	}
 }
 
@@ -256,7 +292,11 @@ func (c *checker) place(key, _ []byte) {
 }
 
 func (c *checker) file(key, value []byte) {
-	if !c.has(append([]byte{kMessage}, value...)) {
+	m, _, err := decodeFile(value)
+	if err != nil {
+		return // its message says so
+	}
+	if !c.isThere(m[:]) {
 		c.problem("file %x belongs to no message", key[1:])
 		c.drop(key)
 	}

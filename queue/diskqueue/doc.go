@@ -19,5 +19,9 @@
 // made twice because of the window, on a machine so busy that a sync took up to
 // 0.3 s.
 //
-// How it lies on the disk, format 1, is described in format.go.
+// What cannot be read stops nothing: an entry is set aside, a message whose body
+// is damaged, by its checksums, is not sent but tried again as late as any, and
+// Repair ends it with a notice to the sender.
+//
+// How it lies on the disk, format 2, is described in format.go.
 package diskqueue

@@ -59,6 +59,12 @@ func TestRoundTrip(t *testing.T) {
 	if got, err := decodeFilter(encodeFilter(&f)); err != nil || !reflect.DeepEqual(got, f) {
 		t.Errorf("filter %+v, %v", got, err)
 	}
+	var sum sums
+	sum.add(make([]byte, frameSize-1))
+	sum.add(make([]byte, frameSize+2))
+	if id, got, err := decodeFile(encodeFile(e.ID, &sum)); err != nil || id != e.ID || len(got) != 3 || got[0] != got[1] || got[2] == got[1] {
+		t.Errorf("file %v %v %v", id, got, err)
+	}
 	if id, at, err := decodeKey(encodeKey(e.ID, e.Due)); err != nil || id != e.ID || !at.Equal(e.Due) {
 		t.Errorf("key %v %v %v", id, at, err)
 	}
@@ -136,6 +142,7 @@ func FuzzDecode(f *testing.F) {
 		decodeEdits(b)
 		decodeFilter(b)
 		decodeKey(b)
+		decodeFile(b)
 		if l, n, ok := laneOf(b); ok && l.Dest != queue.Alarms && b[0] == kDue && laneKey(l) != string(b[:n]) {
 			t.Errorf("lane %+v of %x", l, b[:n])
 		}

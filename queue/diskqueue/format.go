@@ -9,9 +9,9 @@ import (
 	"github.com/postrider/postrider/queue"
 )
 
-// Format 1. The directory holds
+// Format 2. The directory holds
 //
-//	FORMAT    "postrider diskqueue 1"
+//	FORMAT    "postrider diskqueue 2"
 //	LOCK      locked by the process that uses it
 //	BALLAST   room that is given up when the disk is full all the same
 //	bodies/   one file per body that is larger than Options.BodyMemory
@@ -24,12 +24,13 @@ import (
 // is the beginning of another.
 //
 //	m ID                     message: record
-//	c ID                     its Head, and its body unless that is a file
+//	c ID                     its Head, its body unless that is a file, and a
+//	                         CRC-32C of both
 //	e ID                     entry: record
 //	r message ID, entry ID   the entries of a message that began with several
 //	d lane, due, ID          free entries by lane: nothing else
 //	a alarm, ID              free entries by alarm: nothing else
-//	f file ID                a file in bodies/: the message's ID
+//	f file ID                a file in bodies/: record with its checksums
 //	k tenant, key            idempotency key: record
 //	x expiry, tenant, key    when it is forgotten: nothing else
 //	u ID                     edits of an entry that was leased: record
@@ -43,7 +44,7 @@ import (
 // CRC-32C of both. A file is on the disk, with its name, before the commit that names it
 // in f; it is removed after the commit that drops f. What lies in bodies
 // without an f is an orphan, which Open removes.
-const formatLine = "postrider diskqueue 1\n"
+const formatLine = "postrider diskqueue 2\n"
 
 const (
 	kMessage = 'm'

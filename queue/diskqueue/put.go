@@ -2,8 +2,10 @@ package diskqueue
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math"
 	"time"
@@ -285,13 +287,17 @@ func (f *fresh) copyBody(force bool) error {
 	if err := f.body.spill(); err != nil {
 		return err
 	}
-	n, err := io.Copy(f.body.file, io.NewSectionReader(f.sub.Body, 0, size))
-	f.body.size = n
+	n, err := io.Copy(fileWriter{f.body}, io.NewSectionReader(f.sub.Body, 0, size))
 	if err == nil && n != size {
 		err = io.ErrUnexpectedEOF
 	}
 	return full(err)
 }
+
+// fileWriter writes to the file of a body.
+type fileWriter struct{ b *staged }
+
+func (w fileWriter) Write(p []byte) (int, error) { return w.b.writeFile(p) }
 
 func (p *putting) batchSize() int {
 	n := 1 << 10
@@ -333,19 +339,20 @@ func (f *fresh) build(b *pebble.Batch, s *Storage) error {
 	if m.file.IsZero() {
 		size = int(m.Size)
 	} else {
-		b.Set(idKey(kFile, m.file), m.ID[:], nil)
+		b.Set(idKey(kFile, m.file), encodeFile(m.ID, &f.body.sums), nil)
 	}
-	op := b.SetDeferred(1+idLen, size)
+	op := b.SetDeferred(1+idLen, size+crc32.Size)
 	op.Key[0] = kContent
 	copy(op.Key[1:], m.ID[:])
 	n := copy(op.Value, f.sub.Head)
-	if rest := op.Value[n:]; len(rest) > 0 {
+	if rest := op.Value[n:size]; len(rest) > 0 {
 		if f.body != nil {
 			copy(rest, f.body.mem)
 		} else if k, err := f.sub.Body.ReadAt(rest, 0); k < len(rest) {
 			return fmt.Errorf("diskqueue: reading a body: %w", err)
 		}
 	}
+	binary.BigEndian.PutUint32(op.Value[size:], crc32.Checksum(op.Value[:size], castagnoli))
 	op.Finish()
 	for _, e := range f.sub.Entries {
 		stored := *e
