@@ -231,23 +231,56 @@ func (d *DB) Failure() error {
 func (d *DB) Close() error {
 	d.end()
 	d.background.Wait()
-	return errors.Join(d.DB.Close(), d.lock.Close())
+	return errors.Join(d.closeDB(), d.lock.Close())
+}
+
+func (d *DB) closeDB() (err error) {
+	defer recovered(&err) // again, of what it panicked at
+	return d.DB.Close()
 }
 
 // Value reads a key. The value is the caller's; nil when there is none.
 func (d *DB) Value(key []byte) ([]byte, error) { return Get(d.DB, key) }
 
-// Get reads a key of a database or a snapshot of one, as Value does.
-func Get(r pebble.Reader, key []byte) ([]byte, error) {
+// Get reads a key of a database or a snapshot of one, as Value does. What the
+// disk changed is ErrDamaged.
+func Get(r pebble.Reader, key []byte) (value []byte, err error) {
+	defer recovered(&err)
 	v, c, err := r.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		v = append(make([]byte, 0, len(v)), v...)
+		err = c.Close() // here it says that it could not read the value
 	}
-	defer c.Close()
-	return append(make([]byte, 0, len(v)), v...), nil
+	if err != nil {
+		return nil, damaged(err)
+	}
+	return v, nil
+}
+
+// IterValue returns the value where it stands, as Get does; it is good until
+// it moves. Behind an error it must seek.
+func IterValue(it *pebble.Iterator) (value []byte, err error) {
+	defer recovered(&err)
+	value, err = it.ValueAndErr()
+	return value, damaged(err)
+}
+
+func damaged(err error) error {
+	if pebble.IsCorruptionError(err) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
+}
+
+// recovered makes an error of a panic of the database, which it has when a
+// file of values was gone before it was opened.
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v", ErrDamaged, p)
+	}
 }
 
 // pebbleLog takes what the database says.

@@ -2,12 +2,14 @@ package diskqueue
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/postrider/postrider/internal/diskdb"
 	"github.com/postrider/postrider/queue"
 )
 
@@ -66,7 +68,17 @@ func (s *Storage) list(ctx context.Context, f *queue.Filter, from []byte) ([]*qu
 				next = slices.Clone(it.Key())
 				break
 			}
-			e, err := decodeEntry(it.Value())
+			key := slices.Clone(it.Key())
+			v, err := diskdb.IterValue(it)
+			if errors.Is(err, ErrDamaged) {
+				next = append(key, 0) // it stands nowhere now
+				break
+			}
+			if err != nil {
+				it.Close()
+				return nil, nil, err
+			}
+			e, err := decodeEntry(v)
 			if err != nil {
 				continue // Check tells of it, and Lease sets it aside
 			}

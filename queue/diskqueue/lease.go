@@ -168,12 +168,11 @@ func (s *Storage) Lease(ctx context.Context, name queue.Owner, want []queue.Want
 
 // entry reads an entry with its message.
 func (s *Storage) entry(id queue.ID) (*queue.Entry, int64, error) {
-	v, c, err := s.db.Get(idKey(kEntry, id))
+	v, err := s.record(idKey(kEntry, id))
 	if err != nil {
 		return nil, 0, fmt.Errorf("entry %v: %w", id, err)
 	}
 	e, err := decodeEntry(v)
-	c.Close()
 	if err != nil {
 		return nil, 0, fmt.Errorf("entry %v: %w", id, err)
 	}
@@ -185,12 +184,20 @@ func (s *Storage) entry(id queue.ID) (*queue.Entry, int64, error) {
 	return e.Entry, e.token, nil
 }
 
+// record reads what must be there.
+func (s *Storage) record(key []byte) ([]byte, error) {
+	v, err := s.db.Value(key)
+	if v == nil && err == nil {
+		err = fmt.Errorf("%w: there is no record", ErrDamaged)
+	}
+	return v, err
+}
+
 func (s *Storage) message(id queue.ID) (*message, error) {
-	v, c, err := s.db.Get(idKey(kMessage, id))
+	v, err := s.record(idKey(kMessage, id))
 	if err != nil {
 		return nil, fmt.Errorf("message %v: %w", id, err)
 	}
-	defer c.Close()
 	m, err := decodeMessage(v)
 	if err != nil {
 		return nil, fmt.Errorf("message %v: %w", id, err)
@@ -199,9 +206,7 @@ func (s *Storage) message(id queue.ID) (*message, error) {
 }
 
 // isDamage tells what will not be better the next time from what may be.
-func isDamage(err error) bool {
-	return errors.Is(err, ErrDamaged) || errors.Is(err, pebble.ErrNotFound) || pebble.IsCorruptionError(err)
-}
+func isDamage(err error) bool { return errors.Is(err, ErrDamaged) }
 
 // damaged is a place whose entry cannot be read.
 type damaged struct {

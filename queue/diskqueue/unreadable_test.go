@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -48,7 +49,7 @@ func newSpoilt(t *testing.T) *spoilt {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := p.s.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -301,5 +302,43 @@ func TestUnreadableBody(t *testing.T) {
 			}
 			p.check(0, 0)
 		})
+	}
+}
+
+// TestUnreadableValues: where the database has lost a file of its own, what was
+// in it is unreadable, and no more.
+func TestUnreadableValues(t *testing.T) {
+	p := newSpoilt(t)
+	bad := p.put(3000, 1)
+	if err := p.s.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(p.s.db.Path("db", "*.blob"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	p.put(3000, 2)
+	if err := p.s.Close(); err != nil { // what it has open it would go on reading
+		t.Fatal(err)
+	}
+	if err := os.Truncate(files[0], 1000); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(p.s.dir, &p.s.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	p.s = again
+	p.check(1, 0)
+	p.run(func(seen map[queue.EventKind]int) bool {
+		return seen[queue.EventDelivered] == 2 && seen[queue.EventDeferred] == 1
+	})
+	if r, err := p.s.Repair(t.Context()); err != nil || len(r.Problems) != 1 || r.Entries != 1 {
+		t.Fatalf("Repair: %+v, %v", r, err)
+	}
+	p.run(func(seen map[queue.EventKind]int) bool { return seen[queue.EventFailed] == 1 && len(p.left()) == 0 })
+	if n := len(p.left()); n > 0 {
+		t.Errorf("%d entries are left of message %v", n, bad.Message.ID)
 	}
 }
