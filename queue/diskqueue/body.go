@@ -245,17 +245,20 @@ func (s *Storage) Open(ctx context.Context, m *queue.Message) (queue.Blob, error
 		return nil, err
 	}
 	defer s.end()
-	v, err := s.db.Value(idKey(kMessage, m.ID))
-	if err != nil {
-		return nil, err
+	stored := s.known.get(m.ID)
+	if stored == nil {
+		v, err := s.db.Value(idKey(kMessage, m.ID))
+		if err != nil {
+			return nil, err
+		}
+		if v == nil {
+			return nil, queue.ErrNotFound
+		}
+		if stored, err = decodeMessage(v); err != nil {
+			return nil, fmt.Errorf("message %v: %w", m.ID, err)
+		}
 	}
-	if v == nil {
-		return nil, queue.ErrNotFound
-	}
-	stored, err := decodeMessage(v)
-	if err != nil {
-		return nil, fmt.Errorf("message %v: %w", m.ID, err)
-	}
+	var err error
 	b := &blob{s: s, id: stored.file, size: stored.Size}
 	if !stored.file.IsZero() {
 		s.mu.Lock()

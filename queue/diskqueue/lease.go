@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -176,9 +177,12 @@ func (s *Storage) entry(id queue.ID) (*queue.Entry, int64, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("entry %v: %w", id, err)
 	}
-	m, err := s.message(e.message)
-	if err != nil {
-		return nil, 0, err
+	m := s.known.get(e.message)
+	if m == nil {
+		if m, err = s.message(e.message); err != nil {
+			return nil, 0, err
+		}
+		s.known.add(m)
 	}
 	e.Message = m.Message
 	return e.Entry, e.token, nil
@@ -193,6 +197,7 @@ func (s *Storage) record(key []byte) ([]byte, error) {
 	return v, err
 }
 
+// message reads a message, which does not change while an entry has it.
 func (s *Storage) message(id queue.ID) (*message, error) {
 	v, err := s.record(idKey(kMessage, id))
 	if err != nil {
@@ -203,6 +208,42 @@ func (s *Storage) message(id queue.ID) (*message, error) {
 		return nil, fmt.Errorf("message %v: %w", id, err)
 	}
 	return m, nil
+}
+
+// known has messages of entries that were leased lately: each is asked for
+// when its entry is leased, when it is opened, and when the entry is finished.
+type known struct {
+	mu sync.Mutex
+	m  map[queue.ID]*message
+}
+
+const maxKnown = 4096
+
+func (k *known) get(id queue.ID) *message {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.m[id]
+}
+
+func (k *known) add(m *message) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.m == nil {
+		k.m = make(map[queue.ID]*message)
+	}
+	if len(k.m) >= maxKnown {
+		for id := range k.m { // any
+			delete(k.m, id)
+			break
+		}
+	}
+	k.m[m.ID] = m
+}
+
+func (k *known) drop(id queue.ID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.m, id)
 }
 
 // isDamage tells what will not be better the next time from what may be.
@@ -376,7 +417,11 @@ func (s *Storage) change(b *pebble.Batch, old, next *queue.Entry, token int64) e
 		return s.commit(b, nil)
 	}
 	b.Delete(idKey(kEntry, old.ID), nil)
-	m, err := s.message(old.Message.ID)
+	m := s.known.get(old.Message.ID)
+	var err error
+	if m == nil {
+		m, err = s.message(old.Message.ID)
+	}
 	if err != nil {
 		// The entry can go all the same; Repair sees to the rest.
 		s.log().Error("diskqueue: the message of a finished entry", "dir", s.dir, "entry", old.ID, "err", err)
@@ -407,6 +452,7 @@ func (s *Storage) change(b *pebble.Batch, old, next *queue.Entry, token int64) e
 	if err := s.commit(b, applied); err != nil {
 		return err
 	}
+	s.known.drop(m.ID)
 	if !m.file.IsZero() {
 		s.dropFile(m.file)
 	} else {

@@ -77,6 +77,7 @@ type Storage struct {
 	db     *diskdb.DB
 	memory atomic.Int64 // of staged bodies
 	flight diskdb.Flight
+	known  known
 
 	use     sync.RWMutex // held for reading by each call
 	closed  bool         // under use

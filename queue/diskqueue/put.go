@@ -407,6 +407,7 @@ func (p *putting) finish(err error) {
 	}
 	now := s.now()
 	for _, f := range p.fresh {
+		s.known.drop(f.m.ID) // of the same ID, gone before
 		for _, e := range f.sub.Entries {
 			if p.busy != nil && s.busy[e.ID] == p.busy {
 				delete(s.busy, e.ID)
