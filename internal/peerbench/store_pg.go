@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,7 +37,8 @@ type pgStoreBench struct {
 	accs   []store.Account
 	big    store.Account
 	nth    atomic.Int64
-	flag   bool // how the large mailbox's flag is to be next
+	cpu    float64 // of the latest rate, s per 1,000
+	flag   bool    // how the large mailbox's flag is to be next
 	got    map[string][]float64
 }
 
@@ -44,6 +49,16 @@ func pgStoreRows(r *run) ([]row, error) {
 	}
 	const peer = "bare pgx"
 	var rows []row
+	// What a loaded machine changes least: the CPU of server and program.
+	cpu := func(what string, theirs, ours func() (float64, error)) {
+		used := func(f func() (float64, error)) func() (float64, error) {
+			return b.begun(func() (float64, error) {
+				_, err := f()
+				return b.cpu, err
+			})
+		}
+		rows = append(rows, row{what: what, peer: peer, unit: "s", theirs: used(theirs), ours: used(ours)})
+	}
 	both := func(what, unit string, theirs, ours func() (float64, error), g goal) {
 		keep := func() (float64, error) {
 			v, err := ours()
@@ -57,6 +72,9 @@ func pgStoreRows(r *run) ([]row, error) {
 	both("Append 4 KB, 50 sessions, 16 accounts", "msg/s", b.bareAppend, func() (float64, error) { return b.append(16) }, goal{atLeast: 5000})
 	both("Append 4 KB, 50 sessions, one account", "msg/s", b.bareAppend, func() (float64, error) { return b.append(1) }, goal{atLeast: 5000})
 	both("one message to 50 accounts, 4 at once", "deliveries/s", b.bareDeliver, b.deliver, goal{atLeast: 40_000})
+	cpu("CPU per 1,000 Appends, 16 accounts", b.bareAppend, func() (float64, error) { return b.append(16) })
+	cpu("CPU per 1,000 Appends, one account", b.bareAppend, func() (float64, error) { return b.append(1) })
+	cpu("CPU per 1,000 messages to 50 accounts each", b.bareDeliver, b.deliver)
 	both(fmt.Sprintf("flags of %d messages", b.large), "ms", b.bareFlags, b.flags, goal{atMost: 500})
 	both(fmt.Sprintf("list %d messages", b.large), "ms", b.bareList, b.list, goal{atMost: 120})
 	rows = append(rows, row{what: "an idle node that watches 1,000 accounts", unit: "queries/s", ours: b.begun(b.idleNode), goal: goal{atMost: 5}})
@@ -126,7 +144,7 @@ func (b *pgStoreBench) start() (err error) {
 	for i := range d {
 		d[i] = store.Draft{Body: strings.NewReader("Subject: x\r\n\r\n"), Flags: store.NewFlags(store.SystemFlags(i % 2))}
 	}
-	for range b.large / len(d) {
+	for range max(b.large/len(d), 1) {
 		if _, err := b.big.Append(ctx, store.Inbox, d, store.AppendOptions{}); err != nil {
 			return err
 		}
@@ -193,6 +211,10 @@ func (b *pgStoreBench) rate(sessions int, f func(session int, n int64) error) (f
 	var wg sync.WaitGroup
 	var done atomic.Int64
 	errs := make([]error, sessions)
+	before, err := b.used()
+	if err != nil {
+		return 0, err
+	}
 	began := time.Now()
 	for i := range sessions {
 		wg.Go(func() {
@@ -205,7 +227,47 @@ func (b *pgStoreBench) rate(sessions int, f func(session int, n int64) error) (f
 		})
 	}
 	wg.Wait()
-	return float64(done.Load()) / time.Since(began).Seconds(), errors.Join(errs...)
+	took := time.Since(began)
+	after, err := b.used()
+	b.cpu = (after - before).Seconds() / float64(done.Load()) * 1000
+	return float64(done.Load()) / took.Seconds(), errors.Join(append(errs, err)...)
+}
+
+// used is what the server and this program have used of the CPU.
+func (b *pgStoreBench) used() (time.Duration, error) {
+	var own syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+		return 0, err
+	}
+	sum := time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	_, dir, _ := strings.Cut(b.server.DSN, "host=")
+	dir, _, _ = strings.Cut(dir, " ")
+	text, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
+	if err != nil {
+		return 0, fmt.Errorf("%w: the server is not ours to measure: %w", errSkip, err)
+	}
+	server, _, _ := strings.Cut(string(text), "\n")
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range stats {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		pid, _, _ := strings.Cut(string(text), " ")
+		f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(f) < 15 || pid != server && f[1] != server {
+			continue
+		}
+		for i, v := range f[11:15] {
+			if n, err := strconv.Atoi(v); err == nil && (i < 2 || pid == server) { // its children that have ended
+				sum += time.Duration(n) * 10 * time.Millisecond
+			}
+		}
+	}
+	return sum, nil
 }
 
 func (b *pgStoreBench) append(accounts int) (float64, error) {
