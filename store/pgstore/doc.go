@@ -14,9 +14,15 @@
 //
 // Each write is one transaction that locks the account's row: that makes
 // ModSeqs visible in order and counts and quotas exact, and lets one account
-// take one write at a time, many accounts as many as the server can. Bodies
-// are stored once for all recipients of a delivery, and go away an hour after
-// the last message that has them was expunged.
+// take one write at a time, many accounts as many as the server can. Appends to
+// one account that come at the same time go together, each with its own
+// outcome; an Append is one round trip, and so is a delivery to 50 accounts.
+// Bodies are stored once for all recipients of a delivery, and go away an hour
+// after the last message that has them was expunged.
+//
+// Every call ends within Options.Timeout, and one that gets no connection of
+// the pool within ten seconds fails: both are store.ErrUnavailable, which is
+// temporary.
 //
 // With a replica, name both hosts in the connection string and add
 // target_session_attrs=read-write: nodes find the new primary by themselves.
@@ -27,4 +33,7 @@
 //
 // Commits are told to other nodes by NOTIFY, a few at a time and outside of the
 // transactions; a query every few seconds makes sure that none is missed.
+//
+// After a replica that lagged was promoted, or a backup was restored, call
+// Store.Reissue before any node serves.
 package pgstore

@@ -117,9 +117,12 @@ const (
 	lockAccountsSQL = `SELECT num, ` + byIndexSQL + ` FROM {s}.accounts WHERE {key} = ANY($1::{type}[]) ORDER BY num FOR UPDATE`
 )
 
-// byIndexSQL makes the rest of a transaction use indexes. A plan may be made
-// when tables are small, and be kept until they are not.
-const byIndexSQL = `(SELECT set_config('enable_seqscan', 'off', true))`
+// byIndexSQL makes the rest of a transaction use indexes, and one plan for each
+// statement. That may be made when tables are small, and is kept until they are
+// not; to plan anew each time, or to compile the plan, costs more than to store
+// a few messages.
+const byIndexSQL = `(SELECT set_config('enable_seqscan', 'off', true) || set_config('plan_cache_mode', 'force_generic_plan', true) ||
+	set_config('jit', 'off', true))`
 
 // statements are those of insert, for accounts by number or by name.
 type statements struct{ lockBodies, lockAccounts, insert string }
