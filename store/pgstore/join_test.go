@@ -301,10 +301,13 @@ func TestJoin(t *testing.T) {
 			add("nowhere", draft("no mailbox"), nil),
 			add(store.Inbox, big, nil),
 			add(store.Inbox, store.Draft{Flags: store.NewFlags(0, "new-keyword")}, nil),
-			add(store.Inbox, store.Draft{Flags: store.NewFlags(0, strings.Repeat("x", 2000))}, nil),
 			add(other.ID, draft("good 2"), nil),
-		}[:4])
-		for i, want := range []error{nil, store.ErrNotExist, store.ErrQuota, nil, nil} {
+		})
+		// A name that cannot be a keyword does not even wait with the others.
+		if err := add(store.Inbox, store.Draft{Flags: store.NewFlags(0, strings.Repeat("x", 2000))}, nil)(); !errors.Is(err, store.ErrLimit) {
+			t.Errorf("a keyword of 2,000 octets: %v", err)
+		}
+		for i, want := range []error{nil, store.ErrNotExist, store.ErrQuota, nil, nil, nil} {
 			if !errors.Is(errs[i], want) || want == nil && errs[i] != nil {
 				t.Errorf("Append %d: %v, want %v", i, errs[i], want)
 			}
@@ -352,6 +355,24 @@ func TestJoin(t *testing.T) {
 			t.Errorf("the mailbox has %v", found)
 		}
 	})
+}
+
+// A call that comes after Close is nobody's goroutine but its caller's.
+func TestAppendAfterClose(t *testing.T) {
+	s, _, _ := counted(t, Options{})
+	a := newAccount(t, s, "a")
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := a.Append(t.Context(), store.Inbox, []store.Draft{draft("late")}, store.AppendOptions{})
+	if err != nil || len(r.Messages) != 1 {
+		t.Errorf("Append after Close: %+v, %v", r, err)
+	}
+	if _, err := a.Append(t.Context(), "nowhere", []store.Draft{draft("later")}, store.AppendOptions{}); !errors.Is(err, store.ErrNotExist) {
+		t.Errorf("Append to no mailbox after Close: %v", err)
+	}
 }
 
 // Of messages that refer to one another and come together the later ones are
