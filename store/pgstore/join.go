@@ -25,6 +25,9 @@ type joiner struct {
 	mu      sync.Mutex
 	closed  bool
 	waiting map[int64][]*joined // by account; there is a goroutine for each
+	// slots bounds how many transactions there are at once, to half of the
+	// pool: more would only be smaller, and leave no connection to readers.
+	slots chan struct{}
 }
 
 // joined is one Append that goes together with others.
@@ -83,11 +86,13 @@ func (a *account) join(ctx context.Context, box store.MailboxID, d []*prepared) 
 // joining writes what waits for an account, until nothing does.
 func (s *Store) joining(account int64) {
 	for {
+		s.joiner.slots <- struct{}{}
 		s.joiner.mu.Lock()
 		part, rest := nextGroup(s.joiner.waiting[account])
 		if len(part) == 0 {
 			delete(s.joiner.waiting, account)
 			s.joiner.mu.Unlock()
+			<-s.joiner.slots
 			return
 		}
 		s.joiner.waiting[account] = rest
@@ -96,6 +101,7 @@ func (s *Store) joining(account int64) {
 		ctx, cancel := s.bounded(context.WithoutCancel(s.ctx))
 		s.appendTogether(ctx, part)
 		cancel()
+		<-s.joiner.slots
 		for _, w := range part {
 			close(w.done)
 		}

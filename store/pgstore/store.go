@@ -118,6 +118,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.hub.init(s)
 	s.joiner.waiting = make(map[int64][]*joined)
+	s.joiner.slots = make(chan struct{}, max(1, pool.Config().MaxConns/2))
 	s.byNum, s.byName = s.statements("num", "bigint"), s.statements("id", "text")
 	s.running.Go(s.sweepNowAndThen)
 	if s.search.on {
