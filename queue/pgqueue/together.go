@@ -98,18 +98,11 @@ func (s *Storage) rows(ctx context.Context, call int64, subs []*queue.Submission
 			}
 			data = content.([]byte)
 		}
-		if data == nil && body == nil {
-			data = []byte{}
-		}
 		m.Size = int64(len(sub.Head)) + sub.Body.Size()
 		done[i].sub, done[i].size, done[i].linked = sub, m.Size, linked
-		head := sub.Head
-		if len(head) == 0 {
-			head = nil
-		}
-		row := newMessage{m.ID, text(m.Tenant), text(m.Campaign), m.Size, int32(len(sub.Entries)), encode(messageOf(&m)), head, data, body}
+		row := newMessage{m.ID, text(m.Tenant), text(m.Campaign), m.Size, int32(len(sub.Entries)), encode(messageOf(&m)), sub.Head, data, body}
 		p.messages = append(p.messages, row)
-		p.octets += int64(len(head) + len(data) + len(row.json))
+		p.octets += int64(len(sub.Head) + len(data) + len(row.json))
 		for _, e := range sub.Entries {
 			var owner *string
 			if e.Owner != "" && !e.Held {
@@ -138,9 +131,10 @@ func (s *Storage) rows(ctx context.Context, call int64, subs []*queue.Submission
 // what belongs to it. "IS TRUE" makes PostgreSQL look in a hash table.
 const putRows = `WITH m AS (
 	INSERT INTO {s}.queue_messages (id, tenant, campaign, size, entries, message, head, data, body)
-	SELECT u.id, u.tenant, u.campaign, u.size, u.entries, u.message::json, u.head, u.data, u.body
-	FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::int[], $6::text[], $7::bytea[], $8::bytea[], $9::uuid[])
-		AS u(id, tenant, campaign, size, entries, message, head, data, body)
+	SELECT u.id, u.tenant, u.campaign, u.size, u.entries, u.message::json,
+		CASE WHEN u.head > 0 THEN substr($7::bytea, u.at, u.head) END, CASE WHEN u.body IS NULL THEN substr($7::bytea, u.at + u.head, u.data) END, u.body
+	FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::int[], $6::text[], $8::int[], $30::int[], $31::int[], $9::uuid[])
+		AS u(id, tenant, campaign, size, entries, message, at, head, data, body)
 	ON CONFLICT (id) DO NOTHING RETURNING id, body
 ), e AS (
 	INSERT INTO {s}.queue_entries (id, message, dest, tenant, priority, sender, recipients, due, alarm, held, suspended, attempt, owner, token, call, entry)
@@ -211,7 +205,16 @@ func (s *Storage) tryPut(ps []*newPut) error {
 	for _, p := range ps {
 		ms, es, vs = append(ms, p.messages...), append(es, p.entries...), append(vs, p.events...)
 	}
+	// Heads and bodies are one value, and where in it they are: that is copied
+	// less often than many values on their way to the server.
+	total := 0
 	for i := range ms {
+		total += len(ms[i].head) + len(ms[i].data)
+	}
+	content, at := make([]byte, 0, total), make([]int32, len(ms))
+	for i := range ms {
+		at[i] = int32(len(content)) + 1
+		content = append(append(content, ms[i].head...), ms[i].data...)
 		if ms[i].body != nil {
 			bodies = append(bodies, *ms[i].body)
 		}
@@ -223,8 +226,7 @@ func (s *Storage) tryPut(ps []*newPut) error {
 		column(ms, func(m *newMessage) int64 { return m.size }),
 		column(ms, func(m *newMessage) int32 { return m.entries }),
 		column(ms, func(m *newMessage) string { return m.json }),
-		column(ms, func(m *newMessage) []byte { return m.head }),
-		column(ms, func(m *newMessage) []byte { return m.data }),
+		content, at,
 		column(ms, func(m *newMessage) *string { return m.body }),
 		column(es, func(e *newEntry) string { return uuid(e.id) }),
 		column(es, func(e *newEntry) string { return uuid(e.message) }),
@@ -245,7 +247,9 @@ func (s *Storage) tryPut(ps []*newPut) error {
 		column(vs, func(v *newEvent) string { return uuid(v.id) }),
 		column(vs, func(v *newEvent) string { return uuid(v.message) }),
 		column(vs, func(v *newEvent) string { return v.json }),
-		bodies)
+		bodies,
+		column(ms, func(m *newMessage) int32 { return int32(len(m.head)) }),
+		column(ms, func(m *newMessage) int32 { return int32(len(m.data)) }))
 	if err != nil {
 		return err
 	}
