@@ -28,10 +28,11 @@ import (
 // somebody who has a mail table of his own does. Database and load share the
 // machine.
 type pgBench struct {
-	quick  bool
-	server *pgtest.Server
-	pool   *pgxpool.Pool
-	nth    int
+	quick    bool
+	server   *pgtest.Server
+	pool     *pgxpool.Pool
+	nth      int
+	leaseCPU float64 // of the latest leases, s per 1,000
 }
 
 func pgqueueRows(r *run) ([]row, error) {
@@ -60,6 +61,10 @@ func pgqueueRows(r *run) ([]row, error) {
 	rows = append(rows,
 		row{what: "CPU of database and load per 1,000 enqueued, 128 sessions", peer: peer, unit: "s", theirs: cpu("bare"), ours: cpu("ours")},
 		row{what: "lease and finish in batches of 200", unit: "entries/s", ours: b.leases, goal: goal{atLeast: 10000}},
+		row{what: "CPU of database and load per 1,000 leased and finished", unit: "s", ours: func() (float64, error) {
+			_, err := b.leases()
+			return b.leaseCPU, err
+		}},
 		row{what: "queries of an idle node", unit: "/s", ours: b.idle, goal: goal{atMost: 5}})
 	// The last row ends the server.
 	last := &rows[len(rows)-1]
@@ -272,7 +277,7 @@ func (b *pgBench) leases() (float64, error) {
 	for i := range 50 {
 		want = append(want, queue.Want{Lane: queue.Lane{Dest: fmt.Sprintf("d%d.test", i)}, Max: 4})
 	}
-	begin := time.Now()
+	before, begin := b.cpu(), time.Now()
 	for done := 0; done < n; {
 		leases, err := s.Lease(ctx, o, want)
 		if err != nil {
@@ -297,7 +302,9 @@ func (b *pgBench) leases() (float64, error) {
 		}
 		done += len(leases)
 	}
-	return float64(n) / time.Since(begin).Seconds(), nil
+	took := time.Since(begin)
+	b.leaseCPU = 1000 * (b.cpu() - before) / float64(n)
+	return float64(n) / took.Seconds(), nil
 }
 
 // idle counts what a queue with nothing to do asks: statements that the server
