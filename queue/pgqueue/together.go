@@ -72,7 +72,7 @@ func (s *Storage) rows(ctx context.Context, call int64, subs []*queue.Submission
 		m := *sub.Message
 		st, ours := sub.Body.(*staged)
 		ours = ours && st.s.data == s.data
-		if m.Key != "" || seen[m.ID] || sub.Body.Size() > chunk && !ours {
+		if m.Key != "" || seen[m.ID] || sub.Body.Size() > s.inline() && !ours {
 			return nil, nil, nil
 		}
 		if ours && (st.linked || st.over || bodies[st]) {
@@ -82,21 +82,17 @@ func (s *Storage) rows(ctx context.Context, call int64, subs []*queue.Submission
 		var data []byte
 		var body *string
 		var linked *staged
-		if ours {
-			if err := st.end(ctx); err != nil {
-				return nil, nil, err
-			}
-			bodies[st], linked = true, st
-			if data = st.buf; st.chunks > 0 {
-				id := uuid(st.id)
-				data, body = nil, &id
-			}
-		} else {
-			content, _, _, err := s.bodyOf(ctx, nil, sub.Body)
-			if err != nil {
-				return nil, nil, err
-			}
-			data = content.([]byte)
+		content, id, own, err := s.bodyOf(ctx, nil, sub.Body) // which writes nothing for these
+		if err != nil {
+			return nil, nil, err
+		}
+		if own != nil {
+			bodies[own], linked = true, own
+		}
+		if v, ok := id.(string); ok {
+			body = &v
+		} else if data, ok = content.([]byte); !ok {
+			return nil, nil, nil
 		}
 		m.Size = int64(len(sub.Head)) + sub.Body.Size()
 		done[i].sub, done[i].size, done[i].linked = sub, m.Size, linked
@@ -125,6 +121,9 @@ func (s *Storage) rows(ctx context.Context, call int64, subs []*queue.Submission
 	}
 	return p, done, nil
 }
+
+// inline is the greatest body that is in its message's row, in octets.
+func (s *Storage) inline() int64 { return chunk }
 
 // putRows writes what several Puts have in one statement, which is a
 // transaction of its own: a row of messages that is there already leaves out
