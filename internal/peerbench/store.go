@@ -28,6 +28,7 @@ type storeBench struct {
 	disk  disk
 	nth   int
 	box   *bigBox
+	reads []*readBench
 }
 
 const (
@@ -70,6 +71,7 @@ func storeRows(r *run) ([]row, error) {
 			c.n /= 10
 		}
 		f := &readBench{b: b, size: c.size, n: c.n}
+		b.reads = append(b.reads, f)
 		rows = append(rows,
 			row{what: fmt.Sprintf("read a message of %d KB, hot", c.size>>10), peer: "plain file", unit: "µs", theirs: f.file, ours: f.hot, goal: goal{atMost: 1.5}},
 			row{what: fmt.Sprintf("read a message of %d KB once after reopening", c.size>>10), peer: "plain file", unit: "µs", theirs: f.fileOnce, ours: f.once, goal: goal{atMost: 1.5}})
@@ -105,6 +107,11 @@ func (b *storeBench) begin() error {
 func (b *storeBench) close() {
 	if b.box != nil && b.box.s != nil {
 		b.box.s.Close()
+	}
+	for _, r := range b.reads {
+		if r.store != nil {
+			r.store.Close()
+		}
 	}
 	b.disk.close()
 }
