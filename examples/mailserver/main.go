@@ -20,6 +20,7 @@ import (
 // config is the command line.
 type config struct {
 	data         string
+	index        bool
 	domains      list
 	users        list
 	listen       map[string]*string // by name of the listener
@@ -42,6 +43,7 @@ func parse(args []string, usage io.Writer) (*config, error) {
 	f := flag.NewFlagSet("mailserver", flag.ContinueOnError)
 	f.SetOutput(usage)
 	f.StringVar(&c.data, "data", "", "`directory` to keep mail in; empty = in memory")
+	f.BoolVar(&c.index, "index", false, "keep an index in -data, so that searching large mailboxes is fast")
 	f.Var(&c.domains, "domain", "mail `domain` to serve, repeatable (default example.test)")
 	f.Var(&c.users, "user", "`addr:password`, repeatable (default alice and bob)")
 	for _, l := range []struct{ name, addr, use string }{
@@ -69,6 +71,8 @@ func parse(args []string, usage io.Writer) (*config, error) {
 	switch {
 	case f.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	case c.index && c.data == "":
+		return nil, errors.New("-index needs -data")
 	case (c.cert == "") != (c.key == ""):
 		return nil, errors.New("-cert and -key go together")
 	case c.mxPort == 0 || c.mxPort > 65535:

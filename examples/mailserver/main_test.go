@@ -245,7 +245,7 @@ func TestData(t *testing.T) {
 // its reader did to it.
 func TestMailboxes(t *testing.T) {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
-	args := []string{"-data", t.TempDir(), "-user", "alice@example.test:x"}
+	args := []string{"-data", t.TempDir(), "-index", "-user", "alice@example.test:x"}
 	look := func(r *running, f func(c *imapclient.Client, box *imap.SelectData)) {
 		d := imapclient.Dialer{TLS: &tls.Config{InsecureSkipVerify: true}}
 		c, err := d.Dial(t.Context(), r.addr["imap"])
@@ -278,6 +278,10 @@ func TestMailboxes(t *testing.T) {
 	look(r, func(c *imapclient.Client, box *imap.SelectData) {
 		if box.Messages != 2 {
 			t.Errorf("%d messages after a restart, want 2", box.Messages)
+		}
+		found, err := c.Search(t.Context(), false, &imap.SearchCriteria{Text: []string{"KEPT"}}, imap.SearchOptions{})
+		if err != nil || found.All.String() != "2" {
+			t.Errorf("found %v, %v", found, err)
 		}
 		if err := c.Create(t.Context(), "Mine"); err != nil {
 			t.Error(err)

@@ -36,6 +36,7 @@ import (
 	"github.com/postrider/postrider/store/delivery"
 	"github.com/postrider/postrider/store/diskstore"
 	"github.com/postrider/postrider/store/memstore"
+	"github.com/postrider/postrider/store/textindex"
 )
 
 // server is the whole system: what listens, and the queue between.
@@ -84,6 +85,19 @@ func (s *server) open() (mailboxes, error) {
 	return mail, nil
 }
 
+// index puts an index before the mail, with -index.
+func (s *server) index(c *config, mail store.Store) (store.Store, error) {
+	if !c.index {
+		return mail, nil
+	}
+	ix, err := textindex.Open(filepath.Join(s.data, "index"), mail, textindex.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("-index: %w", err)
+	}
+	s.closers = append([]func() error{ix.Close}, s.closers...) // it reads the mail
+	return ix, nil
+}
+
 // closeData closes what open opened.
 func (s *server) closeData() {
 	for _, c := range s.closers {
@@ -113,6 +127,10 @@ func newServer(c *config) (_ *server, err error) {
 		}
 	}()
 	mail, err := s.open()
+	if err != nil {
+		return nil, err
+	}
+	read, err := s.index(c, mail)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +170,7 @@ func newServer(c *config) (_ *server, err error) {
 			Auth: auth, RequireAuth: true, InsecureAuth: c.insecureAuth}
 	}
 	imapd := func(implicit bool) *imapserver.Server {
-		return &imapserver.Server{Store: mail, Auth: auth, TLS: tlsConfig, ImplicitTLS: implicit, InsecureAuth: c.insecureAuth}
+		return &imapserver.Server{Store: read, Auth: auth, TLS: tlsConfig, ImplicitTLS: implicit, InsecureAuth: c.insecureAuth}
 	}
 	pop3d := func(implicit bool) *pop3server.Server {
 		return &pop3server.Server{Store: mail, Auth: auth, TLS: tlsConfig, ImplicitTLS: implicit, InsecureAuth: c.insecureAuth}
