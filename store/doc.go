@@ -7,9 +7,9 @@
 //
 // The contract stands on [Account]. What a store can leave out is an interface
 // of its own ([Watcher], [Stager], [Deliverer], [Subscriber], [RecentClaimer],
-// [Quoter], [SummaryWriter], [Importer], [Admin]): servers find it by type assertion and do
-// without it else. A store without history sets Mailbox.Horizon to
-// Mailbox.ModSeq; one that only reads embeds [ReadOnly].
+// [Quoter], [SummaryWriter], [Searcher], [Importer], [Admin]): servers find it with [As],
+// also behind a wrapper, and do without it else. A store without history sets
+// Mailbox.Horizon to Mailbox.ModSeq; one that only reads embeds [ReadOnly].
 //
 // # For servers
 //

@@ -5,9 +5,9 @@ import (
 	"io"
 )
 
-// What follows is optional: a Store or Account that has it is asked for it by
-// type assertion. Where a helper of this package stands beside an interface,
-// call the helper: it falls back when the interface is not there.
+// What follows is optional: a Store or Account that has it, or wraps one that
+// has (see As), is asked for it. Where a helper of this package stands beside
+// an interface, call the helper: it falls back when the interface is not there.
 
 // Admin is a [Store] that makes and removes accounts.
 type Admin interface {

@@ -31,6 +31,9 @@
 // nodes, promote, and call Store.Reissue before any node serves again, or UIDs
 // would come to mean other messages.
 //
+// With Options.Search the text of messages is kept beside them, indexed by the
+// extension pg_trgm, and SEARCH looks only into messages that may match.
+//
 // Commits are told to other nodes by NOTIFY, a few at a time and outside of the
 // transactions; a query every few seconds makes sure that none is missed.
 //
