@@ -31,8 +31,9 @@
 //     auth/login authenticates users for every server.
 //   - [github.com/postrider/postrider/store] is the seam between the servers and
 //     whatever keeps the mail; store/memstore, store/diskstore
-//     and store/pgstore are stores, store/delivery is the way in, store/transfer
-//     moves mail between stores, store/storetest proves a store of your own.
+//     and store/pgstore are stores, store/textindex makes SEARCH in any of them
+//     fast, store/delivery is the way in, store/transfer moves mail between
+//     stores, store/storetest proves a store of your own.
 //   - [github.com/postrider/postrider/imap] and
 //     [github.com/postrider/postrider/pop3] serve it and read it: imapserver and
 //     pop3server work over any store, imapclient and pop3client talk to any

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -28,8 +29,11 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	rnd := rand.New(rand.NewPCG(1, 1))
 	rounds := 4
-	if os.Getenv("POSTRIDER_LONG") != "" {
-		rounds = 100
+	if s := os.Getenv("POSTRIDER_KILLS"); s != "" {
+		var err error
+		if rounds, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for round := range rounds {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestKill$")
