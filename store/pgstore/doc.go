@@ -28,15 +28,12 @@
 // target_session_attrs=read-write: nodes find the new primary by themselves.
 // With a synchronous one a failover loses nothing. With an asynchronous one
 // mail that was acknowledged in the last moment before may be lost: end the
-// nodes, promote, and call Store.Reissue before any node serves again, or UIDs
-// would come to mean other messages.
+// nodes, promote, and call Store.Reissue before any node serves again, as after
+// a backup was restored, or UIDs would come to mean other messages.
 //
 // With Options.Search the text of messages is kept beside them, indexed by the
 // extension pg_trgm, and SEARCH looks only into messages that may match.
 //
 // Commits are told to other nodes by NOTIFY, a few at a time and outside of the
 // transactions; a query every few seconds makes sure that none is missed.
-//
-// After a replica that lagged was promoted, or a backup was restored, call
-// Store.Reissue before any node serves.
 package pgstore
