@@ -1,7 +1,6 @@
 package pgstore
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -51,8 +50,8 @@ func (p *prepared) plain() bool {
 // all messages for an account are stored or none is, and those that are not
 // come back in no row. No two messages for one account share a Message-ID.
 //
-// What is looked up for each message is so by a subquery with a LIMIT, which
-// is an index's work however small the tables were when the plan was made.
+// What is looked up for each message is so by a subquery with a LIMIT, so that
+// it is an index's work however many messages there are.
 const insertSQL = `WITH i AS MATERIALIZED (
 	SELECT u.*, a.num AS account, a.modseq + u.rank AS modseq, a.quota, a.used, b.num AS mailbox, b.modseq AS prev, b.uidnext, b.uidvalidity, b.keywords,
 		u.once IS NOT NULL AND (SELECT true FROM {s}.deliveries d WHERE d.account = a.num AND d.hash = u.once LIMIT 1) IS NOT NULL AS taken,
@@ -60,11 +59,11 @@ const insertSQL = `WITH i AS MATERIALIZED (
 		CASE WHEN u.words <> '' THEN ARRAY(SELECT (SELECT x.n FROM unnest(b.keywords) WITH ORDINALITY AS x(word, n)
 			WHERE lower(x.word COLLATE "C") = lower(w.word COLLATE "C") LIMIT 1)::smallint AS n
 			FROM unnest(string_to_array(u.words, chr(10))) AS w(word) ORDER BY n) END AS numbers,
-		(SELECT x.thread FROM generate_series(0, length(u.hashes) / 16 - 1) AS g,
-			LATERAL (SELECT t.thread FROM {s}.threads t WHERE t.account = a.num AND t.hash = substr(u.hashes, 16 * g + 1, 16) LIMIT 1) x
-			ORDER BY g LIMIT 1) AS known
+		(SELECT x.thread FROM unnest(string_to_array(u.hashes, ' ')) WITH ORDINALITY AS h(hash, n),
+			LATERAL (SELECT t.thread FROM {s}.threads t WHERE t.account = a.num AND t.hash = decode(h.hash, 'hex') LIMIT 1) x
+			ORDER BY h.n LIMIT 1) AS known
 	FROM unnest($1::{type}[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[], $8::smallint[],
-			$9::smallint[], $10::bytea[], $11::bytea[], $12::int[], $13::bigint[], $14::bytea[], $15::text[], $16::bytea[])
+			$9::smallint[], $10::bytea[], $11::bytea[], $12::int[], $13::bigint[], $14::bytea[], $15::text[], $16::text[])
 		WITH ORDINALITY AS u(key, box, rank, id, thread, size, date, zone, flags, head, summary, body, blob, once, words, hashes, n)
 	CROSS JOIN LATERAL (SELECT * FROM {s}.accounts a WHERE a.{key} = u.key LIMIT 1) a
 	LEFT JOIN LATERAL (SELECT * FROM {s}.mailboxes b WHERE b.account = a.num AND b.id = u.box LIMIT 1) b ON true
@@ -85,8 +84,8 @@ const insertSQL = `WITH i AS MATERIALIZED (
 ), link AS (
 	UPDATE {s}.blobs b SET pending = NULL WHERE b.num = ANY($13::bigint[]) AND b.pending IS NOT NULL AND b.num IN (SELECT blob FROM m)
 ), store_threads AS (
-	INSERT INTO {s}.threads (account, hash, thread) SELECT m.account, substr(m.hashes, 16 * g + 1, 16), m.thread
-	FROM m, generate_series(0, length(m.hashes) / 16 - 1) AS g
+	INSERT INTO {s}.threads (account, hash, thread) SELECT m.account, decode(h.hash, 'hex'), m.thread
+	FROM m, unnest(string_to_array(m.hashes, ' ')) AS h(hash)
 	ON CONFLICT (account, hash) DO NOTHING
 ), store_contents AS (
 	INSERT INTO {s}.contents (num, account, id, thread, size, refs, head, summary, blob) OVERRIDING SYSTEM VALUE
@@ -146,7 +145,7 @@ func (s *Store) insert(ctx context.Context, list []*entry) error {
 	dates, zones, flags := make([]time.Time, 0, n), make([]int16, 0, n), make([]int16, 0, n)
 	heads, summaries, onces := make([][]byte, 0, n), make([][]byte, 0, n), make([][]byte, 0, n)
 	var body []int32
-	words, hashes := make([]string, 0, n), make([][]byte, 0, n)
+	words, hashes := make([]string, 0, n), make([]string, 0, n)
 	var bodies [][]byte
 	var linked []int64
 	known := make(map[*byte]int32) // a body that several share goes there once
@@ -181,7 +180,7 @@ func (s *Store) insert(ctx context.Context, list []*entry) error {
 			}
 		}
 		body = append(body, at)
-		words, hashes = append(words, strings.Join(p.flags.Keywords, "\n")), append(hashes, bytes.Join(p.ids, nil))
+		words, hashes = append(words, strings.Join(p.flags.Keywords, "\n")), append(hashes, hexes(p.ids))
 	}
 	var keys any = nums
 	if byName {
