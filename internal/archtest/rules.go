@@ -34,6 +34,7 @@ const (
 	crypto  = "golang.org/x/crypto"
 	pebble  = "github.com/cockroachdb/pebble/v2"
 	pgx     = "github.com/jackc/pgx/v5"
+	s3      = "github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go"
 )
 
 // rules is the table of the architecture, in the order of its rows.
@@ -83,6 +84,7 @@ var rules = []rule{
 	{pkg: "store/diskstore", ours: "store", third: pebble + " github.com/klauspost/compress github.com/zeebo/xxh3"},
 	{pkg: "store/storetest", ours: "store mime mime/searchtext"},
 	{pkg: "store/pgstore", ours: "store mime mime/searchtext", third: pgx},
+	{pkg: "store/s3blobs", third: s3}, // the only one with that SDK, of the queue's as of the store's bodies
 	{pkg: "store/*", ours: "store"},
 	// Readers.
 	{pkg: "imap/imapserver", ours: "imap store mime mime/searchtext auth/login", third: sasl + " " + text},

@@ -24,9 +24,12 @@ var Shared = sync.OnceValues(func() (*Server, error) {
 
 var started atomic.Bool
 
-// Main is a TestMain that stops Shared.
-func Main(m *testing.M) {
+// Main is a TestMain that stops Shared, and whatever else.
+func Main(m *testing.M, stop ...func()) {
 	code := m.Run()
+	for _, f := range stop {
+		f()
+	}
 	if started.Load() {
 		if s, err := Shared(); err == nil {
 			s.Stop()

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/postrider/postrider/internal/objects"
 	"github.com/postrider/postrider/queue"
 )
 
@@ -25,16 +28,24 @@ var (
 // stored in the transaction of its message; a large one goes into the database
 // as it comes.
 type staged struct {
-	s      *Storage
-	ctx    context.Context
-	id     queue.ID
-	buf    []byte
-	size   int64
-	chunks int
-	linked bool // it is a message's now
-	over   bool // closed
-	err    error
+	s       *Storage
+	ctx     context.Context
+	id      queue.ID
+	buf     []byte
+	size    int64
+	chunks  int
+	up      *objects.Upload // instead of chunks
+	touched time.Time       // when up was last said to be under way
+	linked  bool            // it is a message's now
+	over    bool            // closed
+	err     error
+
+	mu       sync.Mutex
+	complete bool // up is, and its row says so
 }
+
+// large reports whether it is not stored with its message.
+func (st *staged) large() bool { return st.chunks > 0 || st.up != nil }
 
 // Stage implements queue.Storage.
 func (s *Storage) Stage(ctx context.Context, size int64) (queue.Staged, error) {
@@ -43,7 +54,7 @@ func (s *Storage) Stage(ctx context.Context, size int64) (queue.Staged, error) {
 	}
 	st := &staged{s: s, ctx: ctx, id: queue.NewID()}
 	if size > 0 {
-		st.buf = make([]byte, 0, min(size, chunk))
+		st.buf = make([]byte, 0, min(size, s.inline()))
 	}
 	return st, nil
 }
@@ -55,6 +66,16 @@ func (st *staged) Write(p []byte) (int, error) {
 	}
 	if st.err != nil {
 		return 0, st.err
+	}
+	if st.up == nil && st.s.o.Blobs != nil && int64(len(st.buf)+len(p)) > st.s.inline() {
+		if st.err = st.begin(); st.err != nil {
+			return 0, st.err
+		}
+	}
+	if st.up != nil {
+		n, err := st.writeObject(p)
+		st.err = err
+		return n, err
 	}
 	written := len(p)
 	for len(p) > 0 {
@@ -95,6 +116,9 @@ func (st *staged) flush(ctx context.Context) error {
 
 // end brings all of a large body into the database.
 func (st *staged) end(ctx context.Context) error {
+	if st.err == nil && st.up != nil {
+		return st.endObject(ctx)
+	}
 	if st.err != nil || st.chunks == 0 {
 		return st.err
 	}
@@ -107,6 +131,13 @@ func (st *staged) Size() int64 { return st.size }
 func (st *staged) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errOffset
+	}
+	if st.up != nil {
+		n, err := st.up.ReadAt(st.ctx, p, off)
+		if !errors.Is(err, io.EOF) {
+			err = objectError(err)
+		}
+		return n, err
 	}
 	stored := min(int64(st.chunks)*chunk, st.size-int64(len(st.buf)))
 	n := 0
@@ -131,12 +162,15 @@ func (st *staged) Close() error {
 		return nil
 	}
 	st.over, st.buf = true, nil
-	if st.chunks == 0 {
+	if !st.large() {
 		return nil
 	}
 	// Also when the caller has gone. Should it fail, the sweep finds it.
 	ctx, cancel := st.s.bounded(context.WithoutCancel(st.ctx))
 	defer cancel()
+	if st.up != nil {
+		return st.closeObject(ctx)
+	}
 	_, err := st.s.pool.Exec(ctx, st.s.sql(`DELETE FROM {s}.queue_bodies WHERE id = $1 AND staged IS NOT NULL`), uuid(st.id))
 	return fail(err)
 }
@@ -186,7 +220,8 @@ type blob struct {
 	size   int64
 	head   []byte
 	data   []byte
-	body   queue.ID // zero = all is in data
+	body   queue.ID        // zero = all is in data
+	object *objects.Reader // nil = body is in chunks
 	closed atomic.Bool
 }
 
@@ -195,10 +230,13 @@ func (s *Storage) Open(ctx context.Context, m *queue.Message) (queue.Blob, error
 	b := &blob{s: s, ctx: ctx}
 	bounded, cancel := s.bounded(ctx)
 	defer cancel()
-	var body *string
+	var body, object *string
 	var left int
-	err := s.pool.QueryRow(bounded, s.sql(`SELECT size, head, data, body::text, entries FROM {s}.queue_messages WHERE id = $1`), uuid(m.ID)).
-		Scan(&b.size, &b.head, &b.data, &body, &left)
+	var size *int64
+	var sums []byte
+	err := s.pool.QueryRow(bounded, s.sql(`SELECT m.size, head, data, body::text, entries, object, b.size, sums
+		FROM {s}.queue_messages m LEFT JOIN {s}.queue_bodies b ON b.id = m.body WHERE m.id = $1`), uuid(m.ID)).
+		Scan(&b.size, &b.head, &b.data, &body, &left, &object, &size, &sums)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && left == 0 {
 		return nil, queue.ErrNotFound
 	}
@@ -209,6 +247,12 @@ func (s *Storage) Open(ctx context.Context, m *queue.Message) (queue.Blob, error
 		if b.body, err = parseUUID(*body); err != nil {
 			return nil, err
 		}
+	}
+	if object != nil && size != nil {
+		if s.o.Blobs == nil {
+			return nil, errNoBlobs
+		}
+		b.object = &objects.Reader{Blobs: s.o.Blobs, Name: *object, Size: *size, Sums: sums}
 	}
 	return b, nil
 }
@@ -230,6 +274,12 @@ func (b *blob) ReadAt(p []byte, off int64) (int, error) {
 	if b.body.IsZero() {
 		if n < len(p) && at < int64(len(b.data)) {
 			n += copy(p[n:], b.data[at:])
+		}
+	} else if b.object != nil && n < len(p) {
+		k, err := b.object.ReadAt(b.ctx, p[n:], at)
+		n += k
+		if err != nil && !errors.Is(err, io.EOF) {
+			return n, objectError(err)
 		}
 	} else if n < len(p) {
 		k, err := b.s.readChunks(b.ctx, b.body, p[n:], at, b.size-int64(len(b.head)))

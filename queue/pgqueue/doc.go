@@ -17,7 +17,8 @@
 // The tables are plain ones beside the adopter's, and are described in
 // schema.sql, which Open brings up to date. Nodes share the work by leases: a
 // node that stops renewing is dead, and its entries are taken over. Times are by
-// the database's clock. No transaction is held during a delivery.
+// the database's clock. No transaction is held during a delivery. Large bodies
+// can be objects in an object store: see Options.Blobs and the package s3blobs.
 //
 // With a replica, name both hosts in the connection string and add
 // target_session_attrs=read-write: nodes find the new primary by themselves.

@@ -305,6 +305,9 @@ func (s *Storage) Finish(ctx context.Context, out *queue.Outcome) error {
 	if err := check(out.Put); err != nil {
 		return err
 	}
+	if err := s.endAll(ctx, out.Put); err != nil {
+		return err
+	}
 	if v, ok := s.endsOf(out); ok {
 		err := func() error {
 			ctx, cancel := s.bounded(ctx)

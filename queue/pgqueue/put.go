@@ -28,6 +28,9 @@ func (s *Storage) Put(ctx context.Context, subs ...*queue.Submission) error {
 	if err := check(subs); err != nil {
 		return err
 	}
+	if err := s.endAll(ctx, subs); err != nil {
+		return err
+	}
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	call := newCall()
@@ -129,9 +132,8 @@ func (p puts) apply() {
 		}
 		if b := p[i].linked; b != nil {
 			b.linked = true
-		} else {
-			sub.Body.Close() // what was staged for nothing, or was copied
 		}
+		sub.Body.Close() // what was staged for nothing, or was copied
 	}
 }
 
@@ -194,7 +196,7 @@ func (s *Storage) put(ctx context.Context, t tx, call int64, subs []*queue.Submi
 			p.known, p.linked = true, nil
 			continue
 		}
-		if linked != nil && linked.chunks > 0 {
+		if linked != nil && linked.large() {
 			if err := t.later(ctx, s.sql(`UPDATE {s}.queue_bodies SET staged = NULL WHERE id = $1`), uuid(linked.id)); err != nil {
 				return nil, err
 			}
@@ -300,20 +302,23 @@ func (s *Storage) bodyOf(ctx context.Context, t tx, b queue.Staged) (data, body 
 		if err := st.end(ctx); err != nil {
 			return nil, nil, nil, err
 		}
-		if st.chunks > 0 {
+		if st.large() {
 			return nil, uuid(st.id), st, nil
 		}
 		return st.buf, nil, st, nil
 	}
 	size := b.Size()
-	buf := make([]byte, min(size, chunk))
-	if size <= chunk {
+	buf := make([]byte, min(size, s.inline()))
+	if size <= s.inline() {
 		if _, err := io.ReadFull(io.NewSectionReader(b, 0, size), buf); err != nil {
 			return nil, nil, nil, fmt.Errorf("%w: %w", errBody, err)
 		}
 		return buf, nil, nil, nil
 	}
 	id := queue.NewID()
+	if s.o.Blobs != nil {
+		return nil, uuid(id), nil, s.copyObject(ctx, t, id, b)
+	}
 	if err := t.later(ctx, s.sql(`INSERT INTO {s}.queue_bodies (id) VALUES ($1)`), uuid(id)); err != nil {
 		return nil, nil, nil, err
 	}

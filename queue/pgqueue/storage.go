@@ -24,6 +24,12 @@ type Options struct {
 	Schema string
 	// KeepEvents turns the event log on. Events that nobody acknowledges stay.
 	KeepEvents bool
+	// Blobs, if any, keeps the bodies that are larger than BlobsAbove; nil =
+	// all are in the database. Nodes must agree in it.
+	Blobs Blobs
+	// BlobsAbove is the largest body, in octets, that is in the database all
+	// the same; 0 = 128 KiB, negative = none, 256 KiB at most.
+	BlobsAbove int
 	// Timeout is how long one call may take at most; 0 = one minute, negative
 	// = no limit but the caller's.
 	Timeout time.Duration
@@ -73,8 +79,8 @@ var (
 	_ queue.EventLog = (*Storage)(nil)
 )
 
-// ErrUnavailable wraps what the database says when it cannot be asked: whether
-// something was written may be unknown.
+// ErrUnavailable wraps what the database, or the Blobs, say when they cannot be
+// asked: whether something was written may be unknown.
 var ErrUnavailable = errors.New("pgqueue: the database is unavailable")
 
 // Open opens the queue in a database, and makes its tables or brings them up
@@ -83,6 +89,10 @@ func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Storage, error) 
 	if o.Schema == "" {
 		o.Schema = defaultSchema
 	}
+	if o.BlobsAbove == 0 {
+		o.BlobsAbove = defaultBlobsAbove
+	}
+	o.BlobsAbove = min(max(o.BlobsAbove, 0), chunk)
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
@@ -137,10 +147,11 @@ func (s *Storage) now() *time.Time {
 
 // What PostgreSQL calls the errors that mean something here.
 const (
-	serialization = "40001"
-	deadlock      = "40P01"
-	diskFull      = "53100"
-	tooLarge      = "54000" // program limits
+	serialization       = "40001"
+	deadlock            = "40P01"
+	foreignKeyViolation = "23503"
+	diskFull            = "53100"
+	tooLarge            = "54000" // program limits
 )
 
 func code(err error) string {

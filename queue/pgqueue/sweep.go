@@ -38,8 +38,10 @@ var sweeps = []string{
 		gone AS (DELETE FROM {s}.queue_messages m USING old WHERE m.id = old.id RETURNING m.body)
 		UPDATE {s}.queue_bodies b SET staged = '-infinity' FROM gone WHERE b.id = gone.body`,
 	`WITH old AS (SELECT id FROM {s}.queue_bodies b WHERE staged < clock_timestamp() - interval '1 day'
-			AND NOT EXISTS (SELECT FROM {s}.queue_messages m WHERE m.body = b.id) LIMIT $1 FOR UPDATE SKIP LOCKED)
-		DELETE FROM {s}.queue_bodies b USING old WHERE b.id = old.id`,
+			AND NOT EXISTS (SELECT FROM {s}.queue_messages m WHERE m.body = b.id) LIMIT $1 FOR UPDATE SKIP LOCKED),
+		gone AS (DELETE FROM {s}.queue_bodies b USING old WHERE b.id = old.id RETURNING object),
+		dead AS (INSERT INTO {s}.queue_dying (object, since) SELECT object, clock_timestamp() FROM gone WHERE object IS NOT NULL ON CONFLICT DO NOTHING)
+		SELECT FROM gone`,
 	`WITH old AS (SELECT tenant, key FROM {s}.queue_keys WHERE expires < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)
 		DELETE FROM {s}.queue_keys k USING old WHERE k.tenant = old.tenant AND k.key = old.key`,
 	`DELETE FROM {s}.queue_owners WHERE owner IN (SELECT owner FROM {s}.queue_owners o WHERE dead AND until < clock_timestamp() - interval '1 day'
@@ -73,7 +75,7 @@ func (s *Storage) Sweep(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return s.sweepObjects(ctx)
 }
 
 // orphans frees entries that were born leased just when their owner died.

@@ -122,9 +122,6 @@ func (s *Storage) rows(ctx context.Context, call int64, subs []*queue.Submission
 	return p, done, nil
 }
 
-// inline is the greatest body that is in its message's row, in octets.
-func (s *Storage) inline() int64 { return chunk }
-
 // putRows writes what several Puts have in one statement, which is a
 // transaction of its own: a row of messages that is there already leaves out
 // what belongs to it. "IS TRUE" makes PostgreSQL look in a hash table.

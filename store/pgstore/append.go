@@ -101,7 +101,7 @@ func (p *prepared) link(c *content, head []byte) {
 func (s *Store) copyBody(ctx context.Context, p *prepared, b store.Body, drop *func()) error {
 	size := b.Size()
 	r := io.NewSectionReader(b, 0, size)
-	if size <= inline {
+	if size <= s.inline() {
 		p.data = make([]byte, size)
 		if _, err := io.ReadFull(r, p.data); err != nil {
 			return bodyError{unexpected(err)}

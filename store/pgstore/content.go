@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/postrider/postrider/internal/objects"
 	"github.com/postrider/postrider/store"
 )
 
@@ -21,18 +22,26 @@ type content struct {
 	size       int64
 	head       []byte
 	blob       int64
-	data       []byte // nil = in chunks
-
+	data       []byte          // nil = in chunks or an object
+	object     *objects.Reader // nil = in chunks
 }
 
 // Open implements store.Account.
 func (a *account) Open(ctx context.Context, m store.Message) (store.Blob, error) {
 	c := &content{s: a.s, ctx: ctx, id: m.ID}
-	err := a.read(ctx, `SELECT c.thread, c.size, c.head, c.blob, x.data FROM {s}.contents c JOIN {s}.blobs x ON x.num = c.blob
+	var object *string
+	var sums []byte
+	err := a.read(ctx, `SELECT c.thread, c.size, c.head, c.blob, x.data, x.object, x.sums FROM {s}.contents c JOIN {s}.blobs x ON x.num = c.blob
 		WHERE c.account = $1 AND c.id = $2 AND (c.expunged IS NULL OR c.expunged > now() - $3::interval)`,
-		[]any{a.num, text(m.ID), a.s.o.Grace}, &c.thread, &c.size, &c.head, &c.blob, &c.data)
+		[]any{a.num, text(m.ID), a.s.o.Grace}, &c.thread, &c.size, &c.head, &c.blob, &c.data, &object, &sums)
 	if err != nil {
 		return nil, err
+	}
+	if object != nil {
+		if a.s.o.Blobs == nil {
+			return nil, errNoBlobs
+		}
+		c.object = &objects.Reader{Blobs: a.s.o.Blobs, Name: *object, Size: c.size - int64(len(c.head)), Sums: sums}
 	}
 	return &opened{content: c}, nil
 }
@@ -58,11 +67,19 @@ func (c *content) ReadAt(p []byte, off int64) (int, error) {
 		n = copy(p, c.head[off:])
 	}
 	at := off + int64(n) - int64(len(c.head))
-	if c.data != nil {
+	switch {
+	case c.object != nil && n < len(p):
+		m, err := c.object.ReadAt(c.ctx, p[n:], at)
+		n += m
+		if err != nil && !errors.Is(err, io.EOF) {
+			return n, objectError(err)
+		}
+	case c.object != nil:
+	case c.data != nil:
 		if n < len(p) && at < int64(len(c.data)) {
 			n += copy(p[n:], c.data[at:])
 		}
-	} else {
+	default:
 		m, err := c.s.readChunks(c.ctx, c.blob, p[n:], at, c.size-int64(len(c.head)))
 		n += m
 		if err != nil {

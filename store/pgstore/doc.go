@@ -18,7 +18,8 @@
 // one account that come at the same time go together, each with its own
 // outcome; an Append is one round trip, and so is a delivery to 50 accounts.
 // Bodies are stored once for all recipients of a delivery, and go away an hour
-// after the last message that has them was expunged.
+// after the last message that has them was expunged. Large ones can be objects
+// in an object store: see Options.Blobs and the package s3blobs.
 //
 // Every call ends within Options.Timeout, and one that gets no connection of
 // the pool within ten seconds fails: both are store.ErrUnavailable, which is

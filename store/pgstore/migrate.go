@@ -10,13 +10,17 @@ import (
 //go:embed schema.sql
 var schema string
 
+//go:embed schema_blobs.sql
+var schemaBlobs string
+
 // ErrVersion says that the tables were made by a newer version of this
 // package.
 var ErrVersion = pgschema.ErrVersion
 
-// tables are those of schema.sql. Whoever changes that adds a step.
+// tables are those of schema.sql and what follows it. Whoever changes them
+// adds a step.
 func tables(name string) pgschema.Tables {
-	return pgschema.Tables{Package: "pgstore", Schema: name, Meta: "meta", Steps: []string{schema}}
+	return pgschema.Tables{Package: "pgstore", Schema: name, Meta: "meta", Steps: []string{schema, schemaBlobs}}
 }
 
 // migrate brings the tables up to date.

@@ -4,30 +4,46 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/postrider/postrider/internal/objects"
 	"github.com/postrider/postrider/store"
 )
 
 // inline is the greatest body that is kept in one row.
 const inline = chunk
 
+// inline is the greatest body that is stored with its message.
+func (s *Store) inline() int64 {
+	if s.o.Blobs != nil {
+		return int64(s.o.BlobsAbove)
+	}
+	return inline
+}
+
 // staged is a body that is written before it is appended. A small one waits in
 // memory, so that it can be stored in the same transaction as its message; a
 // large one goes into the database as it comes.
 type staged struct {
-	s      *Store
-	ctx    context.Context
-	id     string // the message's, when nothing goes before it
-	buf    []byte // all of a small body, the end of a large one
-	size   int64
-	blob   int64       // 0 = small
-	n      int64       // chunks written
-	linked bool        // it is some message's
-	given  atomic.Bool // its id is perhaps some message's
-	err    error
+	s       *Store
+	ctx     context.Context
+	id      string // the message's, when nothing goes before it
+	buf     []byte // all of a small body, the end of a large one
+	size    int64
+	blob    int64           // 0 = small
+	n       int64           // chunks written
+	object  *objects.Upload // instead of chunks
+	touched time.Time       // when object was last said to be under way
+	linked  bool            // it is some message's
+	given   atomic.Bool     // its id is perhaps some message's
+	err     error
+
+	mu       sync.Mutex
+	complete bool // object is, and its row says so
 }
 
 var errClosed = errors.New("pgstore: write to a closed Staged")
@@ -42,7 +58,7 @@ func (s *Store) Stage(ctx context.Context, size int64) (store.Staged, error) {
 	}
 	st := &staged{s: s, ctx: ctx, id: newID('m')}
 	if size > 0 {
-		st.buf = make([]byte, 0, min(size, inline))
+		st.buf = make([]byte, 0, min(size, s.inline()))
 	}
 	return st, nil
 }
@@ -54,6 +70,16 @@ func (st *staged) Write(p []byte) (int, error) {
 	}
 	if st.s.o.MessageSize > 0 && st.size+int64(len(p)) > st.s.o.MessageSize {
 		return 0, store.ErrTooBig
+	}
+	if st.object == nil && st.s.o.Blobs != nil && int64(len(st.buf)+len(p)) > st.s.inline() {
+		if st.err = st.begin(); st.err != nil {
+			return 0, st.err
+		}
+	}
+	if st.object != nil {
+		n, err := st.writeObject(p)
+		st.err = err
+		return n, err
 	}
 	written := len(p)
 	for len(p) > 0 {
@@ -106,7 +132,10 @@ func (st *staged) end(ctx context.Context) error {
 	if st.err != nil {
 		return st.err
 	}
-	if st.blob == 0 {
+	switch {
+	case st.object != nil:
+		return st.endObject(ctx)
+	case st.blob == 0:
 		return nil
 	}
 	return st.flush(ctx)
@@ -118,6 +147,13 @@ func (st *staged) Size() int64 { return st.size }
 func (st *staged) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errOffset
+	}
+	if st.object != nil {
+		n, err := st.object.ReadAt(st.ctx, p, off)
+		if !errors.Is(err, io.EOF) {
+			err = objectError(err)
+		}
+		return n, err
 	}
 	stored := st.n * chunk
 	n := 0
@@ -149,6 +185,9 @@ func (st *staged) Close() error {
 	// that is being linked is waited for, and is not pending then.
 	ctx, cancel := st.s.bounded(context.WithoutCancel(st.ctx))
 	defer cancel()
+	if st.s.o.Blobs != nil {
+		return st.closeObject(ctx)
+	}
 	_, err := st.s.pool.Exec(ctx, st.s.sql(`DELETE FROM {s}.blobs WHERE num = $1 AND pending IS NOT NULL`), st.blob)
 	return fail(err)
 }

@@ -43,6 +43,12 @@ type Options struct {
 	// Poll is how often accounts that are watched are looked at, should
 	// PostgreSQL not have told; 0 = 5 seconds.
 	Poll time.Duration
+	// Blobs, if any, keeps the bodies that are larger than BlobsAbove; nil =
+	// all are in the database. Nodes must agree in it.
+	Blobs Blobs
+	// BlobsAbove is the largest body, in octets, that is in the database all
+	// the same; 0 = 128 KiB, negative = none, 256 KiB at most.
+	BlobsAbove int
 	// Listen is how to connect for LISTEN; nil = as the pool does. Set it when
 	// the pool goes through PgBouncer, to PostgreSQL itself: without it, other
 	// nodes' changes are found by polling there.
@@ -105,6 +111,8 @@ func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
 	if o.Keywords < 0 {
 		o.Keywords = mostKeywords
 	}
+	setDefault(&o.BlobsAbove, defaultBlobsAbove)
+	o.BlobsAbove = min(max(o.BlobsAbove, 0), inline)
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}

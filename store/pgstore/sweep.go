@@ -45,7 +45,9 @@ func (s *Store) sweepDue(ctx context.Context) error {
 	a := &account{s: s}
 	err := a.read(ctx, `SELECT EXISTS (SELECT FROM {s}.contents WHERE expunged < now() - $1::interval AND refs = 0)
 		OR EXISTS (SELECT FROM {s}.blobs WHERE pending <= now() - $1::interval)
-		OR EXISTS (SELECT FROM {s}.deliveries WHERE at < now() - $2::interval)`, []any{s.o.Grace, onceMemory}, &due)
+		OR EXISTS (SELECT FROM {s}.deliveries WHERE at < now() - $2::interval)
+		OR $3::boolean AND (EXISTS (SELECT FROM {s}.dying WHERE since <= now() - $1::interval) OR EXISTS (SELECT FROM {s}.meta WHERE listed < now() - $4::interval))`,
+		[]any{s.o.Grace, onceMemory, s.o.Blobs != nil, listEvery}, &due)
 	if err != nil || !due {
 		return err
 	}
@@ -77,7 +79,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return s.sweepObjects(ctx)
 }
 
 // sweepContents removes what no message has used since the grace. Its blobs
@@ -93,7 +95,8 @@ func (s *Store) sweepContents(ctx context.Context, tx pgx.Tx) (int64, error) {
 // sweepBlobs removes bodies that nothing uses. One that is being linked is
 // locked, and left for the next time. Whether something uses them is asked once
 // they are locked themselves: by a statement of its own, which sees all who
-// were first.
+// were first. Their objects are dying then: no row names them, so none can be
+// linked.
 func (s *Store) sweepBlobs(ctx context.Context, tx pgx.Tx) (int64, error) {
 	rows, err := tx.Query(ctx, s.sql(`SELECT num FROM {s}.blobs WHERE pending <= now() - $1::interval
 		ORDER BY pending LIMIT $2::int FOR UPDATE SKIP LOCKED`), s.o.Grace, sweepRows)
@@ -105,8 +108,9 @@ func (s *Store) sweepBlobs(ctx context.Context, tx pgx.Tx) (int64, error) {
 		return 0, err
 	}
 	_, err = tx.Exec(ctx, s.sql(`WITH live AS (UPDATE {s}.blobs b SET pending = NULL
-			WHERE num = ANY($1::bigint[]) AND EXISTS (SELECT FROM {s}.contents c WHERE c.blob = b.num))
-		DELETE FROM {s}.blobs b WHERE num = ANY($1::bigint[]) AND NOT EXISTS (SELECT FROM {s}.contents c WHERE c.blob = b.num)`), old)
+			WHERE num = ANY($1::bigint[]) AND EXISTS (SELECT FROM {s}.contents c WHERE c.blob = b.num)),
+		gone AS (DELETE FROM {s}.blobs b WHERE num = ANY($1::bigint[]) AND NOT EXISTS (SELECT FROM {s}.contents c WHERE c.blob = b.num) RETURNING b.object)
+		INSERT INTO {s}.dying (object, since) SELECT object, now() FROM gone WHERE object IS NOT NULL ON CONFLICT DO NOTHING`), old)
 	return int64(len(old)), err
 }
 
