@@ -34,7 +34,8 @@ CREATE TABLE {s}.queue_messages (
 	head     bytea,
 	data     bytea,                  -- a small body
 	body     uuid REFERENCES {s}.queue_bodies -- a large one
-) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05, toast.autovacuum_vacuum_scale_factor = 0.02);
+) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05, toast.autovacuum_vacuum_scale_factor = 0.02,
+	autovacuum_vacuum_cost_delay = 0, toast.autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE {s}.queue_messages ALTER data SET STORAGE EXTERNAL;
 CREATE INDEX queue_messages_body ON {s}.queue_messages (body) WHERE body IS NOT NULL;
 CREATE INDEX queue_messages_done ON {s}.queue_messages (done) WHERE done IS NOT NULL;
@@ -64,7 +65,7 @@ CREATE TABLE {s}.queue_entries (
 	token      bigint NOT NULL DEFAULT 0, -- how often it was leased
 	call       bigint,                    -- which call leased it
 	entry      json NOT NULL              -- envelope, last results
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX queue_entries_lane ON {s}.queue_entries (dest, tenant, priority, due, id) WHERE owner IS NULL AND NOT held;
 CREATE INDEX queue_entries_alarm ON {s}.queue_entries (alarm) WHERE owner IS NULL AND NOT held AND alarm IS NOT NULL;
 CREATE INDEX queue_entries_owner ON {s}.queue_entries (owner) WHERE owner IS NOT NULL;
