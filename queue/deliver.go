@@ -76,6 +76,14 @@ func (r *run) do(leased context.Context, j *job) {
 	}
 }
 
+// delivered tells the scheduler that a job's delivery has ended.
+func (r *run) delivered(j *job) {
+	r.mu.Lock()
+	r.attempts = append(r.attempts, j)
+	r.mu.Unlock()
+	r.kick()
+}
+
 // try attempts a delivery to those who may be written to.
 func (r *run) try(ctx context.Context, j *job, o *Outcome) {
 	e := j.lease.Entry

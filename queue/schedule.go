@@ -526,14 +526,6 @@ func (s *scheduler) start(leased context.Context, j *job) {
 	})
 }
 
-// delivered tells the scheduler that a job's delivery has ended.
-func (r *run) delivered(j *job) {
-	r.mu.Lock()
-	r.attempts = append(r.attempts, j)
-	r.mu.Unlock()
-	r.kick()
-}
-
 // collect takes in what ended since it was called last.
 func (s *scheduler) collect(now time.Time) {
 	s.mu.Lock()
